@@ -1,0 +1,1 @@
+"""The `csaq` command: one file per subcommand, imported only when it is called."""

@@ -1,0 +1,1 @@
+"""Hugging Face causal LM → GGUF: calibrate, budget, quantize, write (torch)."""
