@@ -1,0 +1,234 @@
+"""llama.cpp as a test oracle: the C API inside the pinned `xllamacpp` wheel, one process per call.
+
+The functions below start this file as a script, because a failed assertion inside
+ggml ends the whole process. Layouts of the parameter structures are those of
+include/llama.h in the pinned version. The KV cache is F32 and flash attention off,
+else llama.cpp's own rounding (1.4e-2) hides what is compared.
+"""
+
+import ctypes
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import LlamaFileType
+from numpy.typing import NDArray
+
+TIMEOUT_SECONDS = 300
+
+
+class OracleError(Exception):
+    """llama.cpp refused or died; the text is the end of what it printed."""
+
+
+def logits(path: Path, ids: Sequence[int]) -> NDArray[np.float32]:
+    """Logits of every position of `ids` in a fresh context, float32 [n, n_vocab]."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "logits.npy")
+        _call("logits", path=str(path), ids=[int(i) for i in ids], out=str(out))
+        return np.asarray(np.load(out), np.float32)
+
+
+def tokenize(path: Path, texts: Sequence[str], parse_special: bool = True) -> list[list[int]]:
+    """Token ids of each text, with the special tokens the file asks to add."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "ids.json")
+        _call("tokenize", path=str(path), texts=list(texts), special=parse_special, out=str(out))
+        ids: list[list[int]] = json.loads(out.read_text())
+        return ids
+
+
+def quantize(
+    source: Path,
+    out: Path,
+    preset: str,
+    imatrix: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:
+    """Run `llama_model_quantize` with a llama-quantize preset name such as ``Q4_K_M``.
+
+    `imatrix` maps tensor names to the importance of each column, float32 [n_col].
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder, "imatrix.npz")
+        np.savez(saved, **(imatrix or {}))  # type: ignore[arg-type]
+        _call("quantize", source=str(source), out=str(out), preset=preset, imatrix=str(saved))
+
+
+def _call(action: str, **arguments: object) -> None:
+    request = json.dumps({"action": action, **arguments})
+    done = subprocess.run(
+        [sys.executable, __file__], input=request, capture_output=True, text=True,
+        timeout=TIMEOUT_SECONDS, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise OracleError(f"{action}: exit {done.returncode}: {done.stderr[-2000:]}")
+
+
+# What follows runs in the child process only.
+
+
+class _Params(ctypes.Structure):
+    """Model or context parameters; structures over 16 bytes travel in memory on x86-64."""
+
+    _fields_ = (("word", ctypes.c_uint32 * 256),)
+
+
+class _QuantizeParams(ctypes.Structure):
+    _fields_ = (
+        ("n_thread", ctypes.c_int32),
+        ("file_type", ctypes.c_int32),
+        ("output_type", ctypes.c_int32),
+        ("token_embedding_type", ctypes.c_int32),
+        ("allow_requantize", ctypes.c_bool),
+        ("quantize_output_tensor", ctypes.c_bool),
+        ("only_copy", ctypes.c_bool),
+        ("pure", ctypes.c_bool),
+        ("keep_split", ctypes.c_bool),
+        ("dry_run", ctypes.c_bool),
+        ("imatrix", ctypes.c_void_p),
+        ("kv_overrides", ctypes.c_void_p),
+        ("tensor_types", ctypes.c_void_p),
+        ("prune_layers", ctypes.c_void_p),
+        ("max_buffer_bytes", ctypes.c_size_t),
+    )
+
+
+class _ImatrixEntry(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.POINTER(ctypes.c_float)),
+        ("size", ctypes.c_size_t),
+    )
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        ("n_token", ctypes.c_int32),
+        ("token", ctypes.POINTER(ctypes.c_int32)),
+        ("embd", ctypes.c_void_p),
+        ("pos", ctypes.POINTER(ctypes.c_int32)),
+        ("n_seq_id", ctypes.POINTER(ctypes.c_int32)),
+        ("seq_id", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+        ("logits", ctypes.POINTER(ctypes.c_int8)),
+    )
+
+
+# Positions of 32-bit words inside llama_context_params and llama_model_params.
+_N_CTX, _N_BATCH, _N_UBATCH, _N_THREADS, _N_THREADS_BATCH = 0, 1, 2, 7, 8
+_FLASH_ATTN, _TYPE_K, _TYPE_V = 13, 26, 27
+_VOCAB_ONLY = 18  # lowest byte
+
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "model_default_params": (_Params, []),
+    "context_default_params": (_Params, []),
+    "model_load_from_file": (ctypes.c_void_p, [ctypes.c_char_p, _Params]),
+    "init_from_model": (ctypes.c_void_p, [ctypes.c_void_p, _Params]),
+    "batch_init": (_Batch, [ctypes.c_int32] * 3),
+    "decode": (ctypes.c_int32, [ctypes.c_void_p, _Batch]),
+    "get_logits": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
+    "model_get_vocab": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "vocab_n_tokens": (ctypes.c_int32, [ctypes.c_void_p]),
+    "tokenize": (
+        ctypes.c_int32,
+        [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32)]
+        + [ctypes.c_int32, ctypes.c_bool, ctypes.c_bool],
+    ),
+    "model_quantize_default_params": (_QuantizeParams, []),
+    "model_quantize": (
+        ctypes.c_uint32,
+        [ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(_QuantizeParams)],
+    ),
+}
+
+
+def _library() -> ctypes.CDLL:
+    found = importlib.util.find_spec("xllamacpp.xllamacpp")
+    if found is None or found.origin is None:
+        raise OracleError("the pinned xllamacpp wheel is not installed")
+    library = ctypes.CDLL(found.origin)
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, f"llama_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _load(library: ctypes.CDLL, path: str, vocab_only: bool = False) -> int:
+    params = library.llama_model_default_params()
+    params.word[_VOCAB_ONLY] |= vocab_only
+    model = library.llama_model_load_from_file(path.encode(), params)
+    if not model:
+        raise OracleError(f"{path} does not load")
+    return int(model)
+
+
+def _context(library: ctypes.CDLL, model: int, n_token: int) -> int:
+    params = library.llama_context_default_params()
+    for word in (_N_CTX, _N_BATCH, _N_UBATCH):
+        params.word[word] = n_token
+    params.word[_N_THREADS] = params.word[_N_THREADS_BATCH] = 2
+    params.word[_FLASH_ATTN] = params.word[_TYPE_K] = params.word[_TYPE_V] = 0
+    return int(library.llama_init_from_model(model, params))
+
+
+def _batch(library: ctypes.CDLL, ids: Sequence[int]) -> _Batch:
+    batch: _Batch = library.llama_batch_init(len(ids), 0, 1)
+    batch.n_token = len(ids)
+    for i, token_id in enumerate(ids):
+        batch.token[i], batch.pos[i] = token_id, i
+        batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, 0, 1
+    return batch
+
+
+def _child_logits(path: str, ids: list[int], out: str) -> None:
+    library = _library()
+    model = _load(library, path)
+    context = _context(library, model, len(ids))
+    if library.llama_decode(context, _batch(library, ids)):
+        raise OracleError("llama_decode failed")
+    n_vocab = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
+    np.save(out, np.ctypeslib.as_array(library.llama_get_logits(context), (len(ids), n_vocab)))
+
+
+def _child_tokenize(path: str, texts: list[str], special: bool, out: str) -> None:
+    library = _library()
+    vocabulary = library.llama_model_get_vocab(_load(library, path, vocab_only=True))
+    rows = []
+    for text in (t.encode() for t in texts):
+        buffer = (ctypes.c_int32 * (len(text) + 16))()
+        n = library.llama_tokenize(vocabulary, text, len(text), buffer, len(buffer), True, special)
+        rows.append(list(buffer[:n]))
+    Path(out).write_text(json.dumps(rows))
+
+
+def _child_quantize(source: str, out: str, preset: str, imatrix: str) -> None:
+    library = _library()
+    params = library.llama_model_quantize_default_params()
+    always = "ALL" if preset == "F32" else "MOSTLY"
+    params.file_type = LlamaFileType[f"{always}_{preset}"].value
+    params.n_thread, params.allow_requantize = 2, True
+    importance = dict(np.load(imatrix))
+    entries = (_ImatrixEntry * (len(importance) + 1))()
+    for entry, (name, values) in zip(entries, importance.items(), strict=False):
+        entry.name, entry.size = name.encode(), len(values)
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    if importance:
+        params.imatrix = ctypes.addressof(entries)
+    if library.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(params)):
+        raise OracleError(f"llama_model_quantize refused {preset}")
+
+
+def main() -> None:
+    """Serve one request read from stdin; the exit code tells whether it worked."""
+    actions = {"logits": _child_logits, "tokenize": _child_tokenize, "quantize": _child_quantize}
+    request = json.load(sys.stdin)
+    actions[request.pop("action")](**request)
+
+
+if __name__ == "__main__":
+    main()
