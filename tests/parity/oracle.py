@@ -1,6 +1,6 @@
 """llama.cpp as a test oracle: the C API inside the pinned `xllamacpp` wheel, one process per call.
 
-The functions below start this file as a script, because a failed assertion inside
+(The wheel leaves llama-quantize's part of the library out.) The functions below start this file as a script, because a failed assertion inside
 ggml ends the whole process. Layouts of the parameter structures are those of
 include/llama.h in the pinned version. The KV cache is F32 and flash attention off,
 else llama.cpp's own rounding (1.4e-2) hides what is compared.
@@ -12,12 +12,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import LlamaFileType
 from numpy.typing import NDArray
 
 TIMEOUT_SECONDS = 300
@@ -44,22 +43,6 @@ def tokenize(path: Path, texts: Sequence[str], parse_special: bool = True) -> li
         return ids
 
 
-def quantize(
-    source: Path,
-    out: Path,
-    preset: str,
-    imatrix: Mapping[str, NDArray[np.float32]] | None = None,
-) -> None:
-    """Run `llama_model_quantize` with a llama-quantize preset name such as ``Q4_K_M``.
-
-    `imatrix` maps tensor names to the importance of each column, float32 [n_col].
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder, "imatrix.npz")
-        np.savez(saved, **(imatrix or {}))  # type: ignore[arg-type]
-        _call("quantize", source=str(source), out=str(out), preset=preset, imatrix=str(saved))
-
-
 def _call(action: str, **arguments: object) -> None:
     request = json.dumps({"action": action, **arguments})
     done = subprocess.run(
@@ -77,34 +60,6 @@ class _Params(ctypes.Structure):
     """Model or context parameters; structures over 16 bytes travel in memory on x86-64."""
 
     _fields_ = (("word", ctypes.c_uint32 * 256),)
-
-
-class _QuantizeParams(ctypes.Structure):
-    _fields_ = (
-        ("n_thread", ctypes.c_int32),
-        ("file_type", ctypes.c_int32),
-        ("output_type", ctypes.c_int32),
-        ("token_embedding_type", ctypes.c_int32),
-        ("allow_requantize", ctypes.c_bool),
-        ("quantize_output_tensor", ctypes.c_bool),
-        ("only_copy", ctypes.c_bool),
-        ("pure", ctypes.c_bool),
-        ("keep_split", ctypes.c_bool),
-        ("dry_run", ctypes.c_bool),
-        ("imatrix", ctypes.c_void_p),
-        ("kv_overrides", ctypes.c_void_p),
-        ("tensor_types", ctypes.c_void_p),
-        ("prune_layers", ctypes.c_void_p),
-        ("max_buffer_bytes", ctypes.c_size_t),
-    )
-
-
-class _ImatrixEntry(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("data", ctypes.POINTER(ctypes.c_float)),
-        ("size", ctypes.c_size_t),
-    )
 
 
 class _Batch(ctypes.Structure):
@@ -136,13 +91,15 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "vocab_n_tokens": (ctypes.c_int32, [ctypes.c_void_p]),
     "tokenize": (
         ctypes.c_int32,
-        [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32)]
-        + [ctypes.c_int32, ctypes.c_bool, ctypes.c_bool],
-    ),
-    "model_quantize_default_params": (_QuantizeParams, []),
-    "model_quantize": (
-        ctypes.c_uint32,
-        [ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(_QuantizeParams)],
+        [
+            ctypes.c_void_p,
+            ctypes.c_char_p,
+            ctypes.c_int32,
+            ctypes.POINTER(ctypes.c_int32),
+            ctypes.c_int32,
+            ctypes.c_bool,
+            ctypes.c_bool,
+        ],
     ),
 }
 
@@ -206,26 +163,9 @@ def _child_tokenize(path: str, texts: list[str], special: bool, out: str) -> Non
     Path(out).write_text(json.dumps(rows))
 
 
-def _child_quantize(source: str, out: str, preset: str, imatrix: str) -> None:
-    library = _library()
-    params = library.llama_model_quantize_default_params()
-    always = "ALL" if preset == "F32" else "MOSTLY"
-    params.file_type = LlamaFileType[f"{always}_{preset}"].value
-    params.n_thread, params.allow_requantize = 2, True
-    importance = dict(np.load(imatrix))
-    entries = (_ImatrixEntry * (len(importance) + 1))()
-    for entry, (name, values) in zip(entries, importance.items(), strict=False):
-        entry.name, entry.size = name.encode(), len(values)
-        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-    if importance:
-        params.imatrix = ctypes.addressof(entries)
-    if library.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(params)):
-        raise OracleError(f"llama_model_quantize refused {preset}")
-
-
 def main() -> None:
     """Serve one request read from stdin; the exit code tells whether it worked."""
-    actions = {"logits": _child_logits, "tokenize": _child_tokenize, "quantize": _child_quantize}
+    actions = {"logits": _child_logits, "tokenize": _child_tokenize}
     request = json.load(sys.stdin)
     actions[request.pop("action")](**request)
 
