@@ -1,0 +1,74 @@
+"""The `csaq` command line: arguments → one lazily imported subcommand → an exit code.
+
+Only click is imported before the subcommand is known, so `csaq --help` is quick
+and `csaq run` never meets torch.
+"""
+
+import importlib
+import sys
+
+import click
+
+from csaq_cli.failure import report
+
+# name → (module, the line `csaq --help` prints without importing the module)
+COMMANDS = {
+    "convert": ("csaq_cli.convert", "Turn a Hugging Face model (or a 16-bit GGUF) into a GGUF."),
+    "run": ("csaq_cli.run", "Chat with a GGUF, or complete one prompt."),
+    "info": ("csaq_cli.info", "Show what a GGUF holds: sizes, types, metadata, memory."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when they are called, not to be listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of `cmd_name`; None when there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CSAQ"},
+    epilog="Every option can be set by an environment variable: CSAQ_<COMMAND>_<OPTION>, "
+    "e.g. CSAQ_RUN_THREADS=8. NO_COLOR is respected; CSAQ_DEBUG=1 shows tracebacks.",
+)
+@click.version_option(package_name="csaq-export", prog_name="csaq")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Turn a Hugging Face language model into a GGUF, and run it on a CPU.
+
+    \b
+      csaq convert Qwen/Qwen3-0.6B --to gguf --type Q4_K_M
+      csaq run Qwen3-0.6B-Q4_K_M.gguf
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run `csaq` and exit: 0 ok, 1 run-time, 2 usage, 3 bad model, 4 resources, 130 interrupted."""
+    try:
+        code = cli.main(args, prog_name="csaq", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:
+        code = report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What `csaq run` prints besides the reply: the footer on stderr, or one JSON object on stdout."""
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from csaq_runtime.engine import Engine
+
+    from csaq_cli.completion import Completion
+
+
+def print_footer(engine: "Engine") -> None:
+    """`[ Prompt: x t/s | Generation: y t/s ]` of the last reply, on stderr."""
+    prompt, generation = (f"{rate:.1f} t/s" for rate in rates(engine))
+    print(f"[ Prompt: {prompt} | Generation: {generation} ]", file=sys.stderr)
+
+
+def print_json(text: str, completion: "Completion") -> None:
+    """The whole reply and its figures as one JSON object, on stdout."""
+    prompt, generation = rates(completion.engine)
+    report = {
+        "text": text,
+        "finish": completion.finish,
+        "prompt_tokens": completion.n_prompt,
+        "generated_tokens": completion.n_generated,
+        "prompt_tokens_per_second": round(prompt, 2),
+        "generated_tokens_per_second": round(generation, 2),
+    }
+    print(json.dumps(report, ensure_ascii=False))
+
+
+def rates(engine: "Engine") -> tuple[float, float]:
+    """Tokens per second of prompt and generation in the last reply (0 where nothing ran)."""
+    timings = engine.timings
+    return (
+        _rate(timings.n_prompt, timings.prompt_seconds),
+        _rate(timings.n_generated, timings.generation_seconds),
+    )
+
+
+def _rate(n_token: int, seconds: float) -> float:
+    return n_token / seconds if seconds > 0 else 0.0
+
+
+def wants_color(choice: str, stream: TextIO) -> bool:
+    """`--color` on/off/auto; auto means a terminal that has not asked for NO_COLOR."""
+    if choice == "auto":
+        return stream.isatty() and not os.environ.get("NO_COLOR")
+    return choice == "on"

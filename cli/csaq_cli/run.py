@@ -1,0 +1,66 @@
+"""`csaq run`: a GGUF and a prompt (or a terminal) → streamed text.
+
+The flags and their defaults are llama.cpp's. Never imports torch, transformers or csaq_export.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+from csaq_runtime.errors import UsageError
+
+from csaq_cli.locate import find_gguf
+from csaq_cli.run_options import RunOptions, run_options
+
+EPILOG = """\b
+Examples:
+  csaq run model.gguf                        chat on a terminal
+  csaq run model.gguf -p "Once upon a time"  one reply
+  cat question.txt | csaq run model.gguf     one reply to standard input
+"""
+
+
+@click.command(epilog=EPILOG)
+@run_options
+def run(options: RunOptions) -> None:
+    """Chat with FILE, or complete one prompt.
+
+    FILE is a GGUF or a folder with exactly one. Without a prompt, on a terminal,
+    a model with a chat template chats; anything else is answered once.
+    """
+    path = find_gguf(_chosen(options))
+    prompt = _given_prompt(options)
+    from csaq_cli.reply import chat_on_terminal, open_engine, reply_once
+
+    with open_engine(path, options) as engine:
+        if prompt is not None:
+            reply_once(engine, prompt, options)
+        else:
+            chat_on_terminal(engine, options)
+
+
+def _chosen(options: RunOptions) -> Path:
+    if options.file and options.model:
+        raise UsageError("FILE and --model are both given, one is enough")
+    chosen = options.file or options.model
+    if chosen is None:
+        raise UsageError("which model? give the path of a GGUF", "csaq run FILE")
+    return chosen
+
+
+def _given_prompt(options: RunOptions) -> str | None:
+    """The prompt of -p, -f or standard input; None on a terminal."""
+    if options.prompt is not None and options.prompt_file is not None:
+        raise UsageError("--prompt and --file are both given, one is enough")
+    if options.prompt is not None:
+        return options.prompt
+    if options.prompt_file is not None:
+        return _decoded(options.prompt_file.read_bytes(), str(options.prompt_file))
+    return None if sys.stdin.isatty() else _decoded(sys.stdin.buffer.read(), "standard input")
+
+
+def _decoded(data: bytes, origin: str) -> str:
+    try:
+        return data.decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{origin}: not UTF-8 (byte {error.start})") from error
