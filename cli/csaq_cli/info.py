@@ -7,7 +7,7 @@ import click
 
 from csaq_cli.inventory import Inventory, take_inventory
 from csaq_cli.locate import find_gguf
-from csaq_cli.table import render_table, size_text
+from csaq_cli.table import one_line, render_table, size_text
 
 
 @click.command
@@ -32,8 +32,8 @@ def info(file: Path, as_json: bool, tensors: bool, metadata: bool) -> None:
 def _summary(inventory: Inventory) -> str:
     lines = [
         ("file", f"{inventory.path} (GGUF v{inventory.version})"),
-        ("model", inventory.name or "(no name)"),
-        ("architecture", inventory.architecture),
+        ("model", one_line(inventory.name or "(no name)")),
+        ("architecture", one_line(inventory.architecture)),
         ("parameters", f"{inventory.n_weight:,}"),
         ("size", f"{size_text(inventory.file_bytes)}, {inventory.bpw:.2f} bits per weight"),
         ("context", f"{inventory.n_ctx:,} tokens"),
@@ -58,4 +58,4 @@ def _tensors(inventory: Inventory) -> str:
 
 
 def _metadata(inventory: Inventory) -> str:
-    return "\n".join(f"{key} = {value}" for key, value in inventory.metadata.items())
+    return "\n".join(f"{one_line(k)} = {one_line(v)}" for k, v in inventory.metadata.items())

@@ -28,8 +28,8 @@ def chat_ids(vocabulary: "Vocabulary", messages: Sequence[Mapping[str, str]]) ->
     text = render_chat(
         vocabulary.chat_template or "",
         messages,
-        bos_token=special_text(vocabulary, vocabulary.bos_id),
-        eos_token=special_text(vocabulary, vocabulary.eos_id),
+        bos_token=token_text(vocabulary, vocabulary.bos_id),
+        eos_token=token_text(vocabulary, vocabulary.eos_id),
     )
     ids = vocabulary.encode(text, add_special=False)
     bos = vocabulary.bos_id
@@ -37,9 +37,9 @@ def chat_ids(vocabulary: "Vocabulary", messages: Sequence[Mapping[str, str]]) ->
     return [bos, *ids] if missing and bos is not None else ids
 
 
-def special_text(vocabulary: "Vocabulary", token_id: int | None) -> str:
+def token_text(vocabulary: "Vocabulary", token_id: int | None) -> str:
     """The text of a special token, '' where the model has none."""
-    return "" if token_id is None else vocabulary.decode([token_id], keep_special=True)
+    return "" if token_id is None else vocabulary.piece(token_id)
 
 
 def room_for_reply(n_prompt: int, n_ctx: int, n_predict: int) -> int:
@@ -48,7 +48,7 @@ def room_for_reply(n_prompt: int, n_ctx: int, n_predict: int) -> int:
     A prompt is never trimmed: raises UsageError when it leaves no room.
     """
     if n_prompt == 0:
-        raise UsageError("the prompt is empty", "give one with -p, -f or on standard input")
+        raise UsageError("the prompt is empty")
     if n_prompt >= n_ctx:
         raise UsageError(
             f"the prompt has {n_prompt} tokens, the context holds {n_ctx} including the reply",

@@ -52,6 +52,13 @@ def _given_prompt(options: RunOptions) -> str | None:
     """The prompt of -p, -f or standard input; None on a terminal."""
     if options.prompt is not None and options.prompt_file is not None:
         raise UsageError("--prompt and --file are both given, one is enough")
+    prompt = _read_prompt(options)
+    if prompt is not None and not prompt.strip():
+        raise UsageError("the prompt is empty", "give one with -p, -f or on standard input")
+    return prompt
+
+
+def _read_prompt(options: RunOptions) -> str | None:
     if options.prompt is not None:
         return options.prompt
     if options.prompt_file is not None:

@@ -18,6 +18,12 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cells).rstrip()
 
 
+def one_line(value: object) -> str:
+    """`value` as text without line breaks or terminal control codes: files are not trusted."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def size_text(n_bytes: float) -> str:
     """Bytes in binary units as people read them: 1536 → '1.5 KiB'."""
     for unit in ("B", "KiB", "MiB", "GiB"):
