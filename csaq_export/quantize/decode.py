@@ -1,0 +1,26 @@
+"""Packed ggml blocks → float32 weights on any device, bit-equal to `csaq_runtime.formats`."""
+
+import torch
+
+from csaq_export.quantize.code_format import CODE_FORMATS
+from csaq_export.quantize.float_bytes import FLOAT_TYPES, decode_float
+from csaq_export.quantize.rounding import dequantize_codes
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import LAYOUTS, GGMLType
+
+
+def decode(blocks: torch.Tensor, ggml_type: GGMLType) -> torch.Tensor:
+    """Decode uint8 [n_row, row_bytes] into float32 [n_row, n_col].
+
+    Raises ModelError for types without a decoder here and rows that end inside a block.
+    """
+    if ggml_type not in FLOAT_TYPES and ggml_type not in CODE_FORMATS:
+        raise ModelError(f"there is no decoder for {ggml_type.name}")
+    type_size = LAYOUTS[ggml_type].type_size
+    if blocks.shape[1] % type_size:
+        raise ModelError(f"rows of {blocks.shape[1]} bytes end inside a {ggml_type.name} block")
+    if ggml_type in FLOAT_TYPES:
+        return decode_float(blocks, ggml_type)
+    code_format = CODE_FORMATS[ggml_type]
+    codes, params = code_format.unpack(blocks.reshape(-1, type_size))
+    return dequantize_codes(codes, params, code_format).reshape(blocks.shape[0], -1)

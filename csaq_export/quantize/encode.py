@@ -1,0 +1,92 @@
+"""Weights → packed ggml blocks: checks the input, then fits, rounds and packs it in row chunks."""
+
+import torch
+
+from csaq_export.quantize.code_format import CODE_FORMATS
+from csaq_export.quantize.fit import fit
+from csaq_export.quantize.float_bytes import FLOAT_TYPES, encode_float
+from csaq_export.quantize.legacy import PLAIN_TYPES, encode_plain
+from csaq_export.quantize.rounding import round_codes
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
+
+# Weights in work at a time: small enough for the caches, which the search passes over often.
+_CHUNK = 1 << 18
+
+
+def encode(
+    weight: torch.Tensor, ggml_type: GGMLType, importance: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Encode float32 `weight` [n_row, n_col] as uint8 [n_row, row_bytes], on its device.
+
+    `importance` (float32 [n_col] or [n_row, n_col], ≥ 0; e.g. an imatrix) weighs the
+    squared errors; without it all weights count alike, except that Q4_0, Q4_1, Q5_0,
+    Q5_1 and Q8_0 are then rounded exactly as gguf-py and llama.cpp do.
+    Raises ModelError for NaN or infinite weights or importance, shapes that do not
+    match and types without an encoder.
+    """
+    _check(weight, ggml_type, importance)
+    out = torch.empty(
+        weight.shape[0],
+        row_bytes(ggml_type, weight.shape[1]),
+        dtype=torch.uint8,
+        device=weight.device,
+    )
+    n_row_chunk = max(1, _CHUNK // max(1, weight.shape[1]))
+    for start in range(0, weight.shape[0], n_row_chunk):
+        rows = slice(start, start + n_row_chunk)
+        chunk = importance[rows] if importance is not None and importance.dim() == 2 else importance
+        out[rows] = _encode_rows(weight[rows].to(torch.float32), ggml_type, chunk)
+    return out
+
+
+def _encode_rows(
+    weight: torch.Tensor, ggml_type: GGMLType, importance: torch.Tensor | None
+) -> torch.Tensor:
+    if ggml_type in FLOAT_TYPES:
+        return encode_float(weight, ggml_type)
+    block_size = LAYOUTS[ggml_type].block_size
+    blocks = weight.reshape(-1, block_size)
+    if importance is None and ggml_type in PLAIN_TYPES:
+        packed = encode_plain(blocks, ggml_type)
+    else:
+        if importance is not None:
+            importance = importance.to(weight).expand(weight.shape).reshape(-1, block_size)
+        packed = _encode_blocks(blocks, ggml_type, importance)
+    return packed.reshape(weight.shape[0], -1)
+
+
+def _encode_blocks(
+    blocks: torch.Tensor, ggml_type: GGMLType, importance: torch.Tensor | None
+) -> torch.Tensor:
+    code_format = CODE_FORMATS[ggml_type]
+    params = fit(blocks, code_format, importance)
+    return code_format.pack(round_codes(blocks, params, code_format), params)
+
+
+def _check(weight: torch.Tensor, ggml_type: GGMLType, importance: torch.Tensor | None) -> None:
+    if ggml_type not in FLOAT_TYPES and ggml_type not in CODE_FORMATS:
+        raise ModelError(f"there is no encoder for {ggml_type.name}")
+    n_row, n_col = weight.shape
+    if n_col % LAYOUTS[ggml_type].block_size:
+        raise ModelError(
+            f"rows of {n_col} weights do not divide into {ggml_type.name} blocks of "
+            f"{LAYOUTS[ggml_type].block_size}"
+        )
+    _check_finite(weight, "weights")
+    if importance is None:
+        return
+    if importance.shape not in ((n_col,), (n_row, n_col)):
+        shape = tuple(importance.shape)
+        raise ModelError(f"importance of shape {shape} for weights of shape {(n_row, n_col)}")
+    _check_finite(importance.reshape(-1, n_col), "importance")
+    if bool((importance < 0).any()):
+        raise ModelError("negative importance")
+
+
+def _check_finite(values: torch.Tensor, what: str) -> None:
+    finite = torch.isfinite(values)
+    if bool(finite.all()):
+        return
+    row, column = (int(index) for index in (~finite).nonzero()[0])
+    raise ModelError(f"NaN or infinite {what} at row {row}, column {column}")
