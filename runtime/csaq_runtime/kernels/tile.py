@@ -1,0 +1,122 @@
+"""One tile of a matrix product: 16 rows of weights times 1, 2, 4 or 8 tokens.
+
+`Tile` is what a weight format's emitter works with: it sees one block of 16
+interleaved rows and the matching block of every token, and adds to one running
+float32 vector (16 rows) per token. The order of additions for an output does
+not depend on the number of tokens, so results are bit-identical in every tile.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from csaq_runtime.kernels.activation import WORD, Activation
+from csaq_runtime.simd.convert import half_to_float
+from csaq_runtime.simd.prefetch import prefetch
+from csaq_runtime.simd.target import Target
+from csaq_runtime.simd.vector import (
+    F32,
+    I16_X16,
+    I32,
+    as_bytes,
+    fused_multiply_add,
+    load,
+    splat_load,
+    to_float,
+)
+
+N_ROW = 16
+"""Rows that are interleaved: the lanes of a 64-byte vector."""
+
+PREFETCH_DISTANCE = 12 * 1024
+"""Bytes ahead of the weights in use; 8–16 KB measured best (design/kernels.md)."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where one block's operands are, and the running totals (one slot per token)."""
+
+    b: Any
+    target: Target
+    n_token: int
+    weights: Any
+    x: Any
+    totals: list[Any]
+
+    def weight(self, vector_type: Any, n_byte: int, base: Any = None) -> Any:
+        """Weights at `n_byte` from `base` (the block), asking for what follows on."""
+        base = self.weights if base is None else base
+        prefetch(self.b, base, n_byte + PREFETCH_DISTANCE)
+        return load(self.b, base, vector_type, n_byte)
+
+    def weight_again(self, vector_type: Any, n_byte: int, base: Any) -> Any:
+        """Weights that were loaded before and are in the first-level cache."""
+        return load(self.b, base, vector_type, n_byte)
+
+    def half(self, n_byte: int) -> Any:
+        """16 float16 (one per row) as float32."""
+        bits = self.weight(I16_X16, n_byte)
+        return half_to_float(self.b, self.target, bits)
+
+    def x_word(self, word_type: Any, word: int, token: int, base: Any = None) -> Any:
+        """Word number `word` of a token in all 16 lanes; `base` replaces the block's address."""
+        base = self.x if base is None else base
+        return splat_load(self.b, base, word_type, (word * self.n_token + token) * WORD)
+
+    def x_codes(self, word: int, token: int, base: Any = None) -> Any:
+        """Four codes of a token, repeated 16 times."""
+        return as_bytes(self.b, self.x_word(I32, word, token, base))
+
+    def x_float(self, word: int, token: int) -> Any:
+        """A float32 word of a token in all lanes."""
+        return self.x_word(F32, word, token)
+
+    def each_token(self, value: Callable[[int], Any]) -> list[Any]:
+        """`value(token)` for every token of the tile."""
+        return [value(token) for token in range(self.n_token)]
+
+    def add(self, token: int, product: Any, factor: Any) -> None:
+        """`totals[token] += product · factor`, fused."""
+        slot = self.totals[token]
+        total = fused_multiply_add(self.b, product, factor, self.b.load(slot))
+        self.b.store(total, slot)
+
+    def add_scaled(self, token: int, dot: Any, scale: Any, x_scale: Any) -> None:
+        """`totals[token] += (dot · scale) · x_scale` for an int32 or float32 `dot`."""
+        value = to_float(self.b, dot) if dot.type.element == I32 else dot
+        self.add(token, self.b.fmul(value, scale), x_scale)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A piece of a GGUF block that is interleaved over 16 rows in `unit`-byte steps.
+
+    `transform` changes each 4-byte unit on the way (losslessly), given builder and value.
+    """
+
+    offset: int
+    n_byte: int
+    unit: int
+    transform: Callable[[Any, Any], Any] | None = None
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """Everything the code generator needs to know about a weight type.
+
+    `block_size` columns take `type_size` bytes in a row, split into `fields`,
+    which lie one after another in the interleaved block (16 · `type_size`
+    bytes); `emit` multiplies one such block.
+    """
+
+    name: str
+    activation: Activation
+    block_size: int
+    type_size: int
+    fields: tuple[Field, ...]
+    emit: Callable[[Tile], None]
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block of 16 interleaved rows."""
+        return N_ROW * self.type_size

@@ -1,0 +1,129 @@
+"""Rows of a GGUF tensor → the 16-row interleaved copy that the kernels read.
+
+`pack_matrix` checks every size, because the kernels take raw addresses. The
+copy is a permutation of the file's bytes (rows padded to a multiple of 16), so
+memory stays what the file needs; only the exotic types are expanded (see
+`kernels.signed_tiles`).
+"""
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
+from csaq_runtime.kernels.activation import Activation
+from csaq_runtime.kernels.dispatch import EXPANDED_TYPES, MATRIX_TYPES, KernelEntry, kernel_for
+from csaq_runtime.kernels.tile import N_ROW
+
+_ALIGNMENT = 64
+_CHUNK_BYTES = 8 << 20
+_interleave_type = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
+
+
+@dataclass(frozen=True)
+class PackedMatrix:
+    """A weight matrix ready for its kernel.
+
+    `data` owns the interleaved bytes (64-byte aligned); `y` of a product has
+    `n_row_padded` entries per token, the padding being zero. `matmul` is the
+    address of the kernel, `activation` what x must be packed to.
+    """
+
+    type: GGMLType
+    n_row: int
+    n_col: int
+    n_row_padded: int
+    activation: Activation
+    data: NDArray[np.uint8]
+    matmul: int
+    scale: float = 1.0
+
+    @property
+    def address(self) -> int:
+        """Address of the first byte."""
+        return int(self.data.ctypes.data)
+
+    @property
+    def n_group(self) -> int:
+        """Groups of 16 rows: what threads share out."""
+        return self.n_row_padded // N_ROW
+
+
+def pack_matrix(
+    data: NDArray[np.uint8], ggml_type: GGMLType, n_col: int, scale: float = 1.0
+) -> PackedMatrix:
+    """Interleave `data` (uint8 [n_row, row_bytes], as in the file) for the kernels.
+
+    Releases the GIL while it works: pack several matrices in parallel threads.
+
+    Raises:
+        ModelError: if the type cannot be multiplied or `data` has the wrong size.
+    """
+    _check(data, ggml_type, n_col)
+    entry = kernel_for(ggml_type)
+    n_row, n_group = len(data), -(-len(data) // N_ROW)
+    n_block = -(-n_col // entry.format.block_size)
+    packed = _aligned(n_group * n_block * entry.format.block_bytes)
+    step = max(1, _CHUNK_BYTES // max(1, N_ROW * data.shape[1]))
+    for start in range(0, n_group, step):
+        stop = min(start + step, n_group)
+        rows = _format_rows(data[start * N_ROW : stop * N_ROW], ggml_type, n_block, entry)
+        size = n_block * entry.format.block_bytes
+        _interleave(entry, rows, n_block, packed[start * size : stop * size], stop - start)
+    return PackedMatrix(
+        ggml_type, n_row, n_col, n_group * N_ROW, entry.activation, packed, entry.matmul, scale
+    )
+
+
+def _check(data: NDArray[np.uint8], ggml_type: GGMLType, n_col: int) -> None:
+    if ggml_type not in MATRIX_TYPES:
+        raise ModelError(f"{GGMLType(ggml_type).name}: not a type that weights are multiplied in")
+    if data.ndim != 2 or data.dtype != np.uint8 or not len(data) or n_col < 1:
+        raise ModelError(f"weights of {ggml_type.name}: expected a matrix, got {data.shape}")
+    if n_col % LAYOUTS[ggml_type].block_size or data.shape[1] != row_bytes(ggml_type, n_col):
+        raise ModelError(
+            f"weights of {ggml_type.name}: {n_col} columns do not take {data.shape[1]} bytes a row"
+        )
+
+
+def _aligned(n_byte: int) -> NDArray[np.uint8]:
+    buffer = np.empty(n_byte + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start : start + n_byte]
+
+
+def _format_rows(
+    rows: NDArray[np.uint8], ggml_type: GGMLType, n_block: int, entry: KernelEntry
+) -> NDArray[np.uint8]:
+    """Rows as the interleaver reads them: whole blocks, bytes of a row contiguous."""
+    if ggml_type in EXPANDED_TYPES:
+        rows = _expand(rows, ggml_type)
+    width = n_block * entry.format.type_size
+    if rows.shape[1] != width:  # float types: the last block of four columns is padded
+        rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+    return rows if rows.strides[1] == 1 else np.ascontiguousarray(rows)
+
+
+def _expand(rows: NDArray[np.uint8], ggml_type: GGMLType) -> NDArray[np.uint8]:
+    """Exotic types → 16 float32 scales and 256 int8 codes per super-block."""
+    from csaq_runtime.formats.codes import integer_codes
+
+    codes, scales = integer_codes(rows, ggml_type)
+    n_row = len(rows)
+    scale_bytes = np.ascontiguousarray(scales, np.float32).view(np.uint8).reshape(n_row, -1, 64)
+    code_bytes = np.ascontiguousarray(codes, np.int8).view(np.uint8).reshape(n_row, -1, 256)
+    return np.concatenate([scale_bytes, code_bytes], axis=2).reshape(n_row, -1)
+
+
+def _interleave(
+    entry: KernelEntry,
+    rows: NDArray[np.uint8],
+    n_block: int,
+    out: NDArray[np.uint8],
+    n_group: int,
+) -> None:
+    function = _interleave_type(entry.interleave)
+    function(rows.ctypes.data, rows.strides[0], len(rows), n_block, out.ctypes.data, 0, n_group)
