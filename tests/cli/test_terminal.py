@@ -7,6 +7,7 @@ import select
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from csaq_cli.chat.session import ChatSession
@@ -37,6 +38,20 @@ def test_message_too_long_is_said_and_the_chat_goes_on(scripted, capsys):
     session = ChatSession(scripted([], n_ctx=30), Sampling())
     assert take_turn(session, "x" * 100, quiet=True)
     assert "context" in capsys.readouterr().err
+
+
+def test_first_ctrl_c_stops_the_reply_and_keeps_what_was_said(scripted, capsys, monkeypatch):
+    engine = scripted(["fine"])
+    session = ChatSession(engine, Sampling())
+
+    def interrupted(*arguments):
+        yield SimpleNamespace(token_id=ord("f"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "generate", interrupted)
+    assert take_turn(session, "how are you?", quiet=True)
+    assert capsys.readouterr().out == "f\n"
+    assert session.messages[-1]["content"] == "f"
 
 
 def test_bye_ends_the_chat(scripted):

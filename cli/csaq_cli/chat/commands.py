@@ -1,6 +1,6 @@
 """Slash commands: a line that begins with `/` → a change of the session, text, or a reply."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class Outcome:
     """What a command leads to: a note to show, a reply to stream, or the end of the chat."""
 
     note: str = ""
-    reply: Iterator[str] | None = None
+    reply: Generator[str] | None = None
     leave: bool = False
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +33,11 @@ class ChatSession:
         self.messages: list[Message] = []
         self.set_system(system)
 
-    def say(self, text: str) -> Iterator[str]:
+    def say(self, text: str) -> Generator[str]:
         """Add a user message and stream the reply to it."""
         return self._answer([*self.messages, {"role": "user", "content": text}])
 
-    def regenerate(self) -> Iterator[str]:
+    def regenerate(self) -> Generator[str]:
         """Replace the last reply by another one (the seed, if fixed, moves on by one)."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
             raise UsageError("there is no reply to make again")
@@ -45,11 +45,11 @@ class ChatSession:
             self.sampling = replace(self.sampling, seed=self.sampling.seed + 1)
         return self._answer(self.messages[:-1])
 
-    def _answer(self, messages: list[Message]) -> Iterator[str]:
+    def _answer(self, messages: list[Message]) -> Generator[str]:
         ids = chat_ids(self.engine.vocabulary, messages)
         return self._stream(messages, Completion(self.engine, ids, self.sampling, self.n_predict))
 
-    def _stream(self, messages: list[Message], completion: Completion) -> Iterator[str]:
+    def _stream(self, messages: list[Message], completion: Completion) -> Generator[str]:
         pieces: list[str] = []
         try:
             for piece in completion:

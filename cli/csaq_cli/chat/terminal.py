@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from prompt_toolkit.output import ColorDepth
 from csaq_cli.chat.commands import COMMANDS, run_command
 from csaq_cli.chat.multiline import read_message
 from csaq_cli.chat.session import ChatSession
-from csaq_cli.chat.stopping import stop_on_interrupt
 from csaq_cli.output import print_footer
 
 GREETING = "/help lists the commands, Ctrl-C stops a reply, Ctrl-D leaves."
@@ -60,15 +59,13 @@ def take_turn(session: ChatSession, message: str, quiet: bool) -> bool:
         return True
 
 
-def _show(session: ChatSession, reply: Iterator[str], quiet: bool) -> None:
-    with stop_on_interrupt() as flag:
+def _show(session: ChatSession, reply: Generator[str], quiet: bool) -> None:
+    """Print `reply` as it comes; Ctrl-C ends it here, what was said so far stays."""
+    try:
         for piece in reply:
             print(piece, end="", flush=True)
-            if flag.stopped:
-                break
-        close = getattr(reply, "close", None)
-        if close is not None:
-            close()
+    except KeyboardInterrupt:
+        reply.close()
     print()
     if not quiet:
         print_footer(session.engine)
