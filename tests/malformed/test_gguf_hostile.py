@@ -9,7 +9,7 @@ import pytest
 from csaq_runtime.errors import GGUFError
 from csaq_runtime.gguf import open_gguf
 
-from tests.malformed.hostile import HOSTILE, SOUND, Case
+from tests.malformed.hostile import HOSTILE, N_SOUND, SOUND, Case
 
 
 @pytest.mark.parametrize("case", HOSTILE.values(), ids=list(HOSTILE))
@@ -42,10 +42,10 @@ def test_sound_file_opens(tmp_path: Path) -> None:
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
-    content = SOUND.build()
     path = tmp_path / "cut.gguf"
-    for n_byte in range(len(content)):
-        path.write_bytes(content[:n_byte])
+    path.write_bytes(SOUND.build())
+    for n_byte in reversed(range(N_SOUND)):
+        os.truncate(path, n_byte)
         with pytest.raises(GGUFError):
             open_gguf(path)
 

@@ -14,6 +14,7 @@ from tests.malformed.hostile import SOUND, Sketch, array, info, pair, string, u3
 
 VOCABULARIES = Path(__file__).resolve().parents[2].parent / "shared/data/tokenizers/ggml-vocab"
 U8, U16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = 0, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12
+GETTERS = ["integer", "number", "text", "flag", "texts", "integers", "numbers"]
 
 
 def opened(tmp_path: Path, sketch: Sketch) -> GGUFFile:
