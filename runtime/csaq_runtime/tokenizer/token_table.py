@@ -81,10 +81,7 @@ def _duplicate(texts: list[str], ids: dict[str, int]) -> str:
 def _scores(file: GGUFFile, n_vocab: int) -> list[float]:
     if SCORES not in file.metadata:
         return [0.0] * n_vocab
-    scores = _same_length(file, SCORES, file.numbers(SCORES), n_vocab)
-    if any(score != score for score in scores):
-        raise TokenizerError(f"{file.path}: {SCORES}: an entry is not a number")
-    return scores
+    return _same_length(file, SCORES, file.numbers(SCORES), n_vocab)
 
 
 def _types(file: GGUFFile, texts: list[str]) -> list[int]:
