@@ -1,9 +1,10 @@
-"""llama.cpp as a test oracle: the C API inside the pinned `xllamacpp` wheel, one process per call.
+"""llama.cpp as a test oracle: the C API of the pinned `xllamacpp` wheel, one process per call.
 
-(The wheel leaves llama-quantize's part of the library out.) The functions below start this file as a script, because a failed assertion inside
+The functions below start this file as a script, because a failed assertion inside
 ggml ends the whole process. Layouts of the parameter structures are those of
 include/llama.h in the pinned version. The KV cache is F32 and flash attention off,
-else llama.cpp's own rounding (1.4e-2) hides what is compared.
+else llama.cpp's own rounding (1.4e-2) hides what is compared. The wheel leaves
+llama-quantize's part of the library out.
 """
 
 import ctypes

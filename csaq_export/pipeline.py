@@ -1,0 +1,80 @@
+"""From a Hugging Face model to a GGUF file: the whole story.
+
+open_model   folder, hub name or GGUF → Model (config, tokenizer; weights unread)
+plan_model   Model + type → Plan (type and bytes of every tensor)
+convert      rows → float32 → packed blocks → file
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from csaq_runtime.errors import ModelError
+from numpy.typing import NDArray
+
+from csaq_export.plan import Plan, TensorPlan, plan_model
+from csaq_export.quantize import encode
+from csaq_export.source import open_model
+from csaq_export.write_gguf import front_matter, new_file, write_rows
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What the user asks for.
+
+    `source`: a folder, a .gguf file or a hub name (`revision`: its branch, tag or
+    commit); `type`: a preset such as Q4_K_M; `force`: replace `out` if it exists.
+    """
+
+    source: str
+    out: Path
+    type: str
+    revision: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a conversion is: the tensor begun, and bytes of the file written before it."""
+
+    tensor: TensorPlan
+    done_bytes: int
+    total_bytes: int
+
+
+def plan(conversion: Conversion) -> Plan:
+    """What `convert` would write, from headers alone; raises the same errors about them."""
+    with open_model(conversion.source, conversion.revision) as model:
+        return plan_model(model, conversion.type)
+
+
+def convert(
+    conversion: Conversion, progress: Callable[[Progress], None] = lambda progress: None
+) -> Plan:
+    """Write the GGUF and return its plan.
+
+    Raises UsageError, ModelError or ResourceError, and then leaves nothing behind.
+    """
+    with open_model(conversion.source, conversion.revision) as model:
+        file_plan = plan_model(model, conversion.type)
+        with new_file(conversion.out, file_plan.n_bytes, conversion.force) as file:
+            file.write(front_matter(file_plan.metadata, file_plan.tensors))
+            for tensor in file_plan.tensors:
+                progress(Progress(tensor, file.tell(), file_plan.n_bytes))
+                write_rows(file, packed_rows(tensor), tensor.n_bytes)
+    return file_plan
+
+
+def packed_rows(tensor: TensorPlan) -> Iterator[NDArray[np.uint8]]:
+    """The tensor's bytes, uint8 [n, row_bytes] per chunk; ModelError naming it if it is unfit."""
+    weight = tensor.weight
+    for rows in weight.chunks():
+        values = weight.float32(rows)
+        if tensor.type == weight.type:
+            yield weight.read(rows.start, rows.stop)
+            continue
+        try:
+            yield encode(values, tensor.type).numpy()
+        except ModelError as error:
+            raise ModelError(f"{tensor.name}: {error}", error.hint) from error
