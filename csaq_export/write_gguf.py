@@ -55,8 +55,8 @@ def front_matter(metadata: Metadata, tensors: Sequence[Tensor]) -> bytes:
             gguf.GGMLQuantizationType(tensor.type),
         )
     buffer = io.BytesIO()
-    output = io.BufferedWriter(buffer)  # type: ignore[arg-type]
-    writer.fout, writer.state = [output], WriterState.EMPTY
+    output = io.BufferedWriter(buffer)
+    writer.fout, writer.state = [output], WriterState.EMPTY  # type: ignore[list-item]
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
