@@ -1,0 +1,78 @@
+"""The key/value cache of one sequence, and which token ids it stands for.
+
+Kernels write positions from `n_past` on (`kernels/attention.py` has the layout); a position
+counts only once `extend` has named its id, so an interrupted step leaves nothing behind, and
+`truncate` rolls back in constant time.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csaq_runtime.errors import UsageError
+from csaq_runtime.heads import head_pad, padded
+from csaq_runtime.hparams import HParams
+
+ELEMENT_TYPES: dict[str, type[np.generic]] = {"f16": np.float16, "f32": np.float32}
+
+
+def cache_bytes(hparams: HParams, n_ctx: int, cache_type: str) -> int:
+    """Bytes of keys and values for `n_ctx` positions; `cache_type` is "f16" or "f32"."""
+    n_element = hparams.n_layer * hparams.n_head_kv * padded(n_ctx) * head_pad(hparams)
+    return 2 * n_element * np.dtype(element_type(cache_type)).itemsize
+
+
+def element_type(cache_type: str) -> type[np.generic]:
+    """NumPy type of a cache element; UsageError for a type that does not exist."""
+    if cache_type not in ELEMENT_TYPES:
+        raise UsageError(f"cache type {cache_type!r} is not one of {', '.join(ELEMENT_TYPES)}")
+    return ELEMENT_TYPES[cache_type]
+
+
+class KVCache:
+    """Keys and values [n_layer, n_head_kv, padded n_ctx · head_pad], zeroed lazily by the OS."""
+
+    def __init__(self, hparams: HParams, n_ctx: int, cache_type: str) -> None:
+        self.n_ctx = n_ctx
+        self.cache_type = cache_type
+        shape = (hparams.n_layer, hparams.n_head_kv, padded(n_ctx) * head_pad(hparams))
+        self.keys: NDArray[np.generic] = np.zeros(shape, element_type(cache_type))
+        self.values: NDArray[np.generic] = np.zeros(shape, element_type(cache_type))
+        self._ids: list[int] = []
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Ids of the positions held, oldest first."""
+        return self._ids
+
+    @property
+    def n_past(self) -> int:
+        """Positions held."""
+        return len(self._ids)
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of one layer's keys (or values) of one head."""
+        return self.keys.strides[1]
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Declare that the next positions have been written and hold `ids`."""
+        if self.n_past + len(ids) > self.n_ctx:
+            raise UsageError(f"{self.n_past + len(ids)} tokens exceed the context of {self.n_ctx}")
+        self._ids.extend(ids)
+
+    def truncate(self, n_past: int) -> None:
+        """Forget all positions from `n_past` on; none is added if there are fewer."""
+        if n_past < 0:
+            raise ValueError(f"cannot keep {n_past} positions")
+        del self._ids[n_past:]
+
+    def common_prefix(self, ids: Sequence[int]) -> int:
+        """How many leading ids are already held."""
+        n = 0
+        for held, wanted in zip(self._ids, ids, strict=False):
+            if held != wanted:
+                break
+            n += 1
+        return n

@@ -1,0 +1,146 @@
+"""One transformer layer over a batch of tokens, as every thread runs it, and the output head."""
+
+from typing import Any
+
+from csaq_runtime.kernels import attention, lanes
+from csaq_runtime.kernels.barrier import wait_for_all
+from csaq_runtime.kernels.elementwise import accumulate, silu_multiply
+from csaq_runtime.kernels.jit import part
+from csaq_runtime.kernels.linear import meet_if_shared, multiply, pack_rows
+from csaq_runtime.kernels.norm import rms_norm
+from csaq_runtime.kernels.rope import rotate_head
+
+
+@part
+def project_qkv(step: Any, thread: int, layer: Any, meeting: int) -> int:
+    """Norm, then queries, keys and values of the whole batch."""
+    n = step.n_token
+    readers = (layer.q, layer.k, layer.v)
+    packed = pack_rows(step, thread, readers, (step.x, step.x_bytes, layer.attn_norm), n)
+    meeting = meet_if_shared(step, meeting, n)
+    multiply(step, thread, layer.q, packed, step.q, step.q_bytes, n)
+    multiply(step, thread, layer.k, packed, step.k, step.kv_bytes, n)
+    multiply(step, thread, layer.v, packed, step.v, step.kv_bytes, n)
+    return wait_for_all(step.counter, meeting, step.n_thread)
+
+
+@part
+def place_head(step: Any, head: int, norm: int, position: int) -> None:
+    """Normalize (unless `norm` is 0) and rotate one query or key head, in place."""
+    head_bytes = 4 * step.head_pad
+    if norm != 0:
+        rms_norm(head, norm, head, step.head_dim, head_bytes, step.epsilon)
+    rotate_head(head, step.rope + position * head_bytes, head_bytes // 2)
+
+
+@part
+def remember(step: Any, layer: Any, index: int, head: int, token: int) -> None:
+    """Write one token's key and value of one head into the cache."""
+    position, head_pad = step.n_past + token, step.head_pad
+    offset = token * step.kv_bytes + 4 * head * head_pad
+    place_head(step, step.k + offset, layer.k_norm, position)
+    cached = (index * step.n_head_kv + head) * step.cached_head_bytes
+    keys, values = step.keys + cached, step.values + cached
+    if step.half_cache != 0:
+        attention.store_key_half(step.k + offset, keys, position, head_pad)
+        attention.store_value_half(step.v + offset, values, position, head_pad)
+    else:
+        attention.store_key_single(step.k + offset, keys, position, head_pad)
+        attention.store_value_single(step.v + offset, values, position, head_pad)
+
+
+@part
+def copy_attended(step: Any, totals: int, out: int, n_head: int) -> None:
+    """Copy heads from rows of `head_pad` to rows of `head_dim` floats."""
+    for head in range(n_head):
+        source, target = totals + 4 * head * step.head_pad, out + 4 * head * step.head_dim
+        whole = step.head_dim // 16 * 16
+        for element in range(0, whole, 16):
+            lanes.store(target + 4 * element, lanes.load(source + 4 * element))
+        for element in range(whole, step.head_dim):
+            lanes.store_scalar(target + 4 * element, lanes.load_scalar(source + 4 * element))
+
+
+@part
+def attend_token(step: Any, thread: int, layer: Any, index: int, head_kv: int, token: int) -> None:
+    """Attention of one token's query heads that share one key/value head."""
+    n_head, position = step.n_head // step.n_head_kv, step.n_past + token
+    query = step.q + token * step.q_bytes + 4 * head_kv * n_head * step.head_pad
+    for head in range(n_head):
+        place_head(step, query + 4 * head * step.head_pad, layer.q_norm, position)
+    cached = (index * step.n_head_kv + head_kv) * step.cached_head_bytes
+    keys, values = step.keys + cached, step.values + cached
+    scratch = step.scratch + thread * step.scratch_bytes
+    scores, totals = scratch + step.scratch_scores, scratch + step.scratch_totals
+    shape, scale = (n_head, step.head_pad, step.scratch_score_bytes), step.attention_scale
+    if step.half_cache != 0:
+        attention.attend_half(query, keys, values, scores, totals, shape, position + 1, scale)
+    else:
+        attention.attend_single(query, keys, values, scores, totals, shape, position + 1, scale)
+    out = step.attended + token * step.attended_bytes + 4 * head_kv * n_head * step.head_dim
+    copy_attended(step, totals, out, n_head)
+
+
+@part
+def attend(step: Any, thread: int, layer: Any, index: int, first: int, meeting: int) -> int:
+    """Fill the cache, then attend for the tokens from `first` on.
+
+    Work items are (key/value head, token) pairs, dealt out in turn. With one token a thread
+    attends to the very heads it has just written, so nobody needs to wait in between.
+    """
+    n_token, n_thread = step.n_token, step.n_thread
+    for item in range(thread, step.n_head_kv * n_token, n_thread):
+        remember(step, layer, index, item // n_token, item % n_token)
+    if n_token > 1:
+        meeting = wait_for_all(step.counter, meeting, n_thread)
+    n = n_token - first
+    for item in range(thread, step.n_head_kv * n, n_thread):
+        attend_token(step, thread, layer, index, item // n, first + item % n)
+    return wait_for_all(step.counter, meeting, n_thread)
+
+
+@part
+def add_product(step: Any, thread: int, linear: Any, source: Any, first: int, meeting: int) -> int:
+    """`x += W · source`, for the tokens from `first` on; `source` as in `pack_rows`."""
+    n = step.n_token - first
+    rows, row_bytes, norm = source
+    readers = (linear, linear, linear)
+    source = (rows + first * row_bytes, row_bytes, norm)
+    packed = pack_rows(step, thread, readers, source, n)
+    meeting = meet_if_shared(step, meeting, n)
+    multiply(step, thread, linear, packed, step.projected, step.x_bytes, n)
+    start = linear.n_group * thread // step.n_thread
+    stop = linear.n_group * (thread + 1) // step.n_thread
+    x = step.x + first * step.x_bytes
+    accumulate(x, step.projected, step.x_bytes, n, 64 * start, 64 * stop)
+    return wait_for_all(step.counter, meeting, step.n_thread)
+
+
+@part
+def feed_forward(step: Any, thread: int, layer: Any, first: int, meeting: int) -> int:
+    """`x += down(silu(gate(norm(x))) · up(norm(x)))`, for the tokens from `first` on."""
+    n = step.n_token - first
+    x, ff_bytes = step.x + first * step.x_bytes, step.ff_bytes
+    readers = (layer.gate, layer.up, layer.up)
+    packed = pack_rows(step, thread, readers, (x, step.x_bytes, layer.ffn_norm), n)
+    meeting = meet_if_shared(step, meeting, n)
+    multiply(step, thread, layer.gate, packed, step.gate, ff_bytes, n)
+    multiply(step, thread, layer.up, packed, step.up, ff_bytes, n)
+    start = layer.gate.n_group * thread // step.n_thread
+    stop = layer.gate.n_group * (thread + 1) // step.n_thread
+    silu_multiply(step.gate, step.up, ff_bytes, n, 64 * start, 64 * stop)
+    meeting = wait_for_all(step.counter, meeting, step.n_thread)
+    source = (step.gate - first * ff_bytes, ff_bytes, 0)
+    return add_product(step, thread, layer.down, source, first, meeting)
+
+
+@part
+def output_logits(step: Any, thread: int, meeting: int) -> int:
+    """Final norm and logits of the tokens from `first_output` on."""
+    n = step.n_token - step.first_output
+    x = step.x + step.first_output * step.x_bytes
+    readers = (step.output, step.output, step.output)
+    packed = pack_rows(step, thread, readers, (x, step.x_bytes, step.output_norm), n)
+    meeting = meet_if_shared(step, meeting, n)
+    multiply(step, thread, step.output, packed, step.logits, step.logits_bytes, n)
+    return wait_for_all(step.counter, meeting, step.n_thread)

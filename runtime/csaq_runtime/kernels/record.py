@@ -1,0 +1,101 @@
+"""Memory layout of what one step reads: NumPy record types shared by Python and jitted code.
+
+`model.py` fills `LAYER` and `LINEAR` once per model, `step.py` a `STEP` per call. Every field
+is an int64 address, byte count or element count unless it is a float32 factor. `pad` in a name
+means: rounded up so that vectors of 16 fit, the rest being zeros.
+"""
+
+import numpy as np
+
+TILE_TOKENS = 8
+"""Tokens that are packed together; see `kernels/activation.py`."""
+
+LINEAR = np.dtype(
+    [
+        ("weight", np.int64),  # address of the packed matrix
+        ("matmul", np.int64),  # address of its kernel
+        ("quantize", np.int64),  # address of the kernel that packs its inputs
+        ("n_col", np.int64),
+        ("n_group", np.int64),  # groups of 16 rows
+        ("tile_bytes", np.int64),  # packed bytes of 8 tokens
+        ("slot", np.int64),  # which packed copy of the input it reads (see `pack.py`)
+        ("bias", np.int64),  # address of float32 [16 · n_group]; 0: neither bias nor scale
+        ("scale", np.float32),  # multiplies the product before the bias is added
+    ],
+    align=True,
+)
+
+LAYER = np.dtype(
+    [
+        ("attn_norm", np.int64),
+        ("ffn_norm", np.int64),
+        ("q_norm", np.int64),  # 0: queries and keys are not normalized
+        ("k_norm", np.int64),
+        ("q", LINEAR),
+        ("k", LINEAR),
+        ("v", LINEAR),
+        ("o", LINEAR),
+        ("gate", LINEAR),
+        ("up", LINEAR),
+        ("down", LINEAR),
+    ],
+    align=True,
+)
+
+STEP = np.dtype(
+    [
+        # the batch
+        ("n_token", np.int64),
+        ("n_past", np.int64),  # positions in the cache before the batch
+        ("first_output", np.int64),  # logits are wanted from this token of the batch on
+        # threads
+        ("n_thread", np.int64),
+        ("counter", np.int64),  # address of the barrier's counter
+        ("first_meeting", np.int64),  # its value when all have arrived for the first time
+        # the model
+        ("n_layer", np.int64),
+        ("layers", np.int64),
+        ("output_norm", np.int64),
+        ("output", LINEAR),
+        ("n_embd", np.int64),
+        ("n_head", np.int64),
+        ("n_head_kv", np.int64),
+        ("head_dim", np.int64),
+        ("head_pad", np.int64),
+        ("epsilon", np.float32),
+        ("attention_scale", np.float32),
+        ("rope", np.int64),  # float32 [n_ctx][cosines of half a head, sines]
+        # the cache: [n_layer][n_head_kv][head_bytes], keys and values apart
+        ("keys", np.int64),
+        ("values", np.int64),
+        ("cached_head_bytes", np.int64),
+        ("half_cache", np.int64),
+        # activations shared by the threads: float32 [n_token][row bytes]
+        ("x", np.int64),
+        ("q", np.int64),
+        ("k", np.int64),
+        ("v", np.int64),
+        ("attended", np.int64),
+        ("gate", np.int64),
+        ("up", np.int64),
+        ("projected", np.int64),
+        ("logits", np.int64),
+        ("packed", np.int64),
+        ("x_bytes", np.int64),
+        ("q_bytes", np.int64),
+        ("kv_bytes", np.int64),
+        ("attended_bytes", np.int64),
+        ("ff_bytes", np.int64),
+        ("logits_bytes", np.int64),
+        ("slot_bytes", np.int64),
+        # scratch of each thread
+        ("scratch", np.int64),
+        ("scratch_bytes", np.int64),
+        ("scratch_packed", np.int64),  # offsets from a thread's scratch
+        ("scratch_slot_bytes", np.int64),
+        ("scratch_scores", np.int64),
+        ("scratch_score_bytes", np.int64),
+        ("scratch_totals", np.int64),
+    ],
+    align=True,
+)

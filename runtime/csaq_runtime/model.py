@@ -1,0 +1,206 @@
+"""GGUF tensors → the packed weights and record tables that a step reads.
+
+Matrices are interleaved by several threads at once (`weights.pack_matrix`); the file may be
+closed afterwards only if the embedding is not used any more, which stays mapped.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import dequantize
+from csaq_runtime.gguf import GGUFFile
+from csaq_runtime.heads import padded, rotary_rows, take_elements, take_rows, value_rows
+from csaq_runtime.hparams import HParams
+from csaq_runtime.tensors import check_tensors, is_fused
+from csaq_runtime.weights import PackedMatrix, pack_matrix
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+LINEARS = {
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "o": "attn_output",
+    "gate": "ffn_gate",
+    "up": "ffn_up",
+    "down": "ffn_down",
+}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`y = (W · x) · scale + bias`; `bias` float32 [n_row_padded], None if both are trivial."""
+
+    matrix: PackedMatrix
+    scale: float
+    bias: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer; norms are float32, zero-padded to whole vectors."""
+
+    linears: dict[str, Linear]
+    attn_norm: NDArray[np.float32]
+    ffn_norm: NDArray[np.float32]
+    q_norm: NDArray[np.float32] | None
+    k_norm: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """All weights of a model, ready for the kernels."""
+
+    hparams: HParams
+    layers: list[Layer]
+    output_norm: NDArray[np.float32]
+    output: Linear
+    rope_factors: NDArray[np.float32] | None
+    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+
+    @property
+    def linears(self) -> list[Linear]:
+        """Every linear layer."""
+        return [
+            *(linear for layer in self.layers for linear in layer.linears.values()),
+            self.output,
+        ]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a linear layer's parameters stand: tensor name and which of its rows, in order."""
+
+    name: str
+    rows: NDArray[np.int64]
+
+
+def load_model(
+    file: GGUFFile, hparams: HParams, n_thread: int, progress: Progress | None = None
+) -> Model:
+    """Check and pack all weights of `file`; ModelError names the tensor that does not fit."""
+    check_tensors(file, hparams)
+    sources = _sources(file, hparams)
+    sizes = {key: file.tensors[f"{source.name}.weight"].n_bytes for key, source in sources.items()}
+    done, linears = 0, {}
+    with ThreadPoolExecutor(n_thread) as pool:
+        futures = {key: pool.submit(_linear, file, source) for key, source in sources.items()}
+        try:
+            for key, future in futures.items():
+                linears[key] = future.result()
+                done += sizes[key]
+                if progress is not None:
+                    progress(done, sum(sizes.values()))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return _assemble(file, hparams, linears)
+
+
+def _assemble(file: GGUFFile, hparams: HParams, linears: dict[tuple[int, str], Linear]) -> Model:
+    return Model(
+        hparams=hparams,
+        layers=[_layer(file, hparams, index, linears) for index in range(hparams.n_layer)],
+        output_norm=_norm(file, "output_norm.weight"),
+        output=linears[hparams.n_layer, "output"],
+        rope_factors=_rope_factors(file),
+        embed=_embedding(file),
+    )
+
+
+def _sources(file: GGUFFile, hparams: HParams) -> dict[tuple[int, str], _Source]:
+    """(layer, linear) → source, in the order of the forward pass; the output comes last."""
+    sources = {}
+    for index in range(hparams.n_layer):
+        for key in LINEARS:
+            sources[index, key] = _layer_source(file, hparams, index, key)
+    output = "output" if "output.weight" in file.tensors else "token_embd"
+    sources[hparams.n_layer, "output"] = _Source(output, np.arange(hparams.n_vocab))
+    return sources
+
+
+def _layer_source(file: GGUFFile, hparams: HParams, index: int, key: str) -> _Source:
+    name = f"blk.{index}.{LINEARS[key]}"
+    if key not in ("q", "k", "v"):
+        return _Source(name, np.arange(file.tensors[f"{name}.weight"].n_row))
+    n_head = hparams.n_head if key == "q" else hparams.n_head_kv
+    rows = value_rows(hparams, n_head) if key == "v" else rotary_rows(hparams, n_head)
+    if not is_fused(file, index):
+        return _Source(name, rows)
+    heads_before = {"q": 0, "k": hparams.n_head, "v": hparams.n_head + hparams.n_head_kv}[key]
+    start = heads_before * hparams.head_dim
+    return _Source(f"blk.{index}.attn_qkv", np.where(rows < 0, rows, rows + start))
+
+
+def _linear(file: GGUFFile, source: _Source) -> Linear:
+    """Pack one matrix, and fold its optional bias and scale."""
+    info = file.tensors[f"{source.name}.weight"]
+    data = take_rows(file.data(info.name), source.rows)
+    matrix = pack_matrix(data, info.type, info.n_col)
+    scale = _scale(file, source.name)
+    bias = _bias(file, source)
+    if bias is None and scale == 1.0:
+        return Linear(matrix, 1.0, None)
+    shift = np.zeros(matrix.n_row_padded, np.float32)
+    if bias is not None:
+        # llama.cpp scales before it adds an attention bias, but after it adds an FFN bias.
+        shift[: bias.size] = bias * scale if ".ffn_" in source.name else bias
+    return Linear(matrix, scale, shift)
+
+
+def _scale(file: GGUFFile, name: str) -> float:
+    if f"{name}.scale" not in file.tensors:
+        return 1.0
+    scale = float(file.float32(f"{name}.scale")[0])
+    if not np.isfinite(scale):
+        raise ModelError(f"{file.path}: tensor {name}.scale: {scale} is not finite")
+    return scale
+
+
+def _bias(file: GGUFFile, source: _Source) -> NDArray[np.float32] | None:
+    if f"{source.name}.bias" not in file.tensors:
+        return None
+    return take_elements(file.float32(f"{source.name}.bias"), source.rows)
+
+
+def _layer(
+    file: GGUFFile, hparams: HParams, index: int, linears: dict[tuple[int, str], Linear]
+) -> Layer:
+    rows = rotary_rows(hparams, 1)
+    norms: list[NDArray[np.float32] | None] = [None, None]
+    if hparams.has_head_norms:
+        names = (f"blk.{index}.attn_q_norm.weight", f"blk.{index}.attn_k_norm.weight")
+        norms = [take_elements(file.float32(name), rows) for name in names]
+    return Layer(
+        linears={key: linears[index, key] for key in LINEARS},
+        attn_norm=_norm(file, f"blk.{index}.attn_norm.weight"),
+        ffn_norm=_norm(file, f"blk.{index}.ffn_norm.weight"),
+        q_norm=norms[0],
+        k_norm=norms[1],
+    )
+
+
+def _norm(file: GGUFFile, name: str) -> NDArray[np.float32]:
+    weight = file.float32(name)
+    return np.pad(weight, (0, padded(weight.size) - weight.size))
+
+
+def _rope_factors(file: GGUFFile) -> NDArray[np.float32] | None:
+    if "rope_freqs.weight" not in file.tensors:
+        return None
+    factors = file.float32("rope_freqs.weight")
+    if not (np.isfinite(factors) & (factors > 0)).all():
+        raise ModelError(f"{file.path}: tensor rope_freqs.weight: factors must be above 0")
+    return factors
+
+
+def _embedding(file: GGUFFile) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    """A function from valid ids [n] to their embeddings, float32 [n, n_embd]."""
+    info = file.tensors["token_embd.weight"]
+    rows = file.data(info.name)
+    return lambda ids: dequantize(rows[ids], info.type)

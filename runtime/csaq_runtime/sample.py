@@ -1,0 +1,127 @@
+"""Sampling: one row of logits → the next token id.
+
+Order and defaults are llama.cpp's (`common/common.h`, `src/llama-sampler.cpp`): repeat penalty,
+top-k, top-p, min-p, temperature, draw. Each filter works on the candidates the one before left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csaq_runtime.errors import UsageError
+
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What decides a draw. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 are off.
+
+    `repeat_last_n` counts tokens, -1 means the whole context. `seed` None takes fresh entropy.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "min_p", "repeat_penalty"):
+            if not np.isfinite(getattr(self, name)):
+                raise UsageError(f"{name} must be a finite number")
+        if self.repeat_penalty <= 0:
+            raise UsageError(f"repeat_penalty must be above 0, not {self.repeat_penalty}")
+        if self.repeat_last_n < -1:
+            raise UsageError(f"repeat_last_n must be -1 or more, not {self.repeat_last_n}")
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"seed must be 0 or more, not {self.seed}")
+
+
+class Sampler:
+    """Draws token ids; two samplers with the same seed draw the same ids from the same logits."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self._random = np.random.default_rng(sampling.seed)
+
+    def sample(self, logits: NDArray[np.float32], context: Sequence[int]) -> int:
+        """Id drawn from `logits` [n_vocab]; `context` are the ids so far, prompt included."""
+        sampling = self.sampling
+        logits = penalize(logits, context, sampling.repeat_penalty, sampling.repeat_last_n)
+        if sampling.temperature <= 0:
+            return int(logits.argmax())
+        ids = keep_top_k(logits, sampling.top_k)
+        ids = keep_top_p(logits, ids, sampling.top_p)
+        ids = keep_min_p(logits, ids, sampling.min_p)
+        with np.errstate(over="ignore"):
+            cumulative = np.cumsum(softmax(logits[ids] / np.float64(sampling.temperature)))
+        drawn = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
+        return int(ids[min(int(drawn), ids.size - 1)])
+
+
+def penalize(
+    logits: NDArray[np.float32], context: Sequence[int], penalty: float, last_n: int
+) -> NDArray[np.float32]:
+    """Logits with those of recently seen ids pushed down (CTRL, arXiv:1909.05858).
+
+    Returns `logits` itself when nothing changes.
+    """
+    recent = context if last_n == -1 else context[max(len(context) - last_n, 0) :]
+    if penalty == 1.0 or not len(recent):
+        return logits
+    ids = np.unique(np.asarray(recent, np.int64))
+    seen = logits[ids]
+    penalized = logits.copy()
+    penalized[ids] = np.where(seen <= 0, seen * penalty, seen / penalty)
+    return penalized
+
+
+def keep_top_k(logits: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
+    """Ids of the `top_k` largest logits, largest first, ties by id; all of them when 0 or less."""
+    k = logits.size if top_k <= 0 else min(top_k, logits.size)
+    ids = np.flatnonzero(logits >= _lower_bound(logits, k))
+    order = np.argsort(-logits[ids], kind="stable")
+    return ids[order[:k]]
+
+
+def _lower_bound(logits: NDArray[np.float32], k: int) -> np.float32:
+    """A value that at least `k` logits reach: the k-th largest of the chunks' maxima.
+
+    One pass over the vocabulary, where a partition of all of it would take many.
+    """
+    n_chunk = logits.size // CHUNK
+    if n_chunk < k:
+        return np.float32(-np.inf)
+    maxima = logits[: n_chunk * CHUNK].reshape(n_chunk, CHUNK).max(axis=1)
+    return np.float32(np.partition(maxima, n_chunk - k)[n_chunk - k])
+
+
+def keep_top_p(
+    logits: NDArray[np.float32], ids: NDArray[np.int64], top_p: float
+) -> NDArray[np.int64]:
+    """Shortest prefix of `ids` (sorted by logit) that holds probability `top_p` (arXiv:1904.09751)."""
+    if top_p >= 1.0:
+        return ids
+    cumulative = np.cumsum(softmax(logits[ids].astype(np.float64)))
+    return ids[: int(np.searchsorted(cumulative, top_p)) + 1]
+
+
+def keep_min_p(
+    logits: NDArray[np.float32], ids: NDArray[np.int64], min_p: float
+) -> NDArray[np.int64]:
+    """The `ids` at least `min_p` times as probable as the first (arXiv:2407.01082)."""
+    if min_p <= 0.0:
+        return ids
+    threshold = logits[ids[0]] + np.log(min(min_p, 1.0))
+    return ids[logits[ids] >= threshold]
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities of `logits`, computed in float64."""
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()

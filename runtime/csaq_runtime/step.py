@@ -1,0 +1,134 @@
+"""One step of a model: token ids in, logits out, keys and values left in the cache.
+
+Owns the activations that all threads share, the scratch of each, and the `STEP` record that
+tells the kernels where everything is.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csaq_runtime.buffers import address, aligned_bytes, aligned_floats
+from csaq_runtime.cache import KVCache
+from csaq_runtime.heads import head_pad, padded
+from csaq_runtime.kernels.native_step import native_step
+from csaq_runtime.kernels.record import STEP, TILE_TOKENS
+from csaq_runtime.model import Model
+from csaq_runtime.rope import rope_table
+from csaq_runtime.table import N_SLOT, layer_table, linear_record, slot_bytes
+from csaq_runtime.threads import ThreadPool
+
+PAGE = 4096
+
+
+class Stepper:
+    """Runs batches of up to `n_batch` tokens, with logits for up to `n_output` of them."""
+
+    def __init__(
+        self, model: Model, cache: KVCache, pool: ThreadPool, n_batch: int, n_output: int
+    ) -> None:
+        self._model, self._cache, self._pool = model, cache, pool
+        self.n_batch, self.n_output = n_batch, n_output
+        self._kept: list[NDArray[np.generic]] = []
+        self._record = np.zeros(1, STEP)
+        self._step = self._record[0]
+        self._counter = aligned_bytes(64).view(np.int64)
+        self._run = native_step()
+        self._describe_model()
+        self._describe_cache()
+        self._describe_batch()
+        self._describe_scratch()
+
+    def run(self, ids: Sequence[int], n_output: int) -> NDArray[np.float32]:
+        """Append valid `ids` to the cache; logits of the last `n_output` [n_output, n_vocab].
+
+        The result is a view that the next call overwrites.
+        """
+        if not 1 <= len(ids) <= self.n_batch or not 0 <= n_output <= min(len(ids), self.n_output):
+            raise ValueError(f"{len(ids)} tokens, {n_output} outputs")
+        self._pool.settle()
+        self._x[: len(ids), : self._model.hparams.n_embd] = self._model.embed(np.asarray(ids))
+        self._step["n_token"], self._step["n_past"] = len(ids), self._cache.n_past
+        self._step["first_output"] = len(ids) - n_output
+        self._step["first_meeting"] = self._counter[0] + self._pool.n_thread
+        place = address(self._record)
+        self._pool.run(lambda thread: self._run(place, thread))
+        self._cache.extend(ids)
+        return self._logits[:n_output, : self._model.hparams.n_vocab]
+
+    def _describe_model(self) -> None:
+        step, model, hparams = self._step, self._model, self._model.hparams
+        for name in ("n_layer", "n_embd", "n_head", "n_head_kv", "head_dim"):
+            step[name] = getattr(hparams, name)
+        step["head_pad"] = head_pad(hparams)
+        step["epsilon"] = hparams.rms_epsilon
+        step["attention_scale"] = 1 / np.sqrt(hparams.head_dim)
+        step["layers"] = self._keep(layer_table(model))
+        step["output_norm"] = address(model.output_norm)
+        step["output"] = linear_record(model.output, 0)
+
+    def _describe_cache(self) -> None:
+        step, cache = self._step, self._cache
+        table = rope_table(self._model.hparams, cache.n_ctx, self._model.rope_factors)
+        step["rope"] = self._keep(table)
+        step["keys"], step["values"] = address(cache.keys), address(cache.values)
+        step["cached_head_bytes"] = cache.head_bytes
+        step["half_cache"] = cache.keys.dtype == np.float16
+
+    def _describe_batch(self) -> None:
+        hparams = self._model.hparams
+        n_kv, n_q = (n * head_pad(hparams) for n in (hparams.n_head_kv, hparams.n_head))
+        self._x = self._rows("x", hparams.n_embd)
+        self._rows("projected", hparams.n_embd)
+        self._rows("q", n_q)
+        self._rows("k", n_kv)
+        self._rows("v", n_kv)
+        self._rows("attended", hparams.n_head * hparams.head_dim)
+        self._rows("gate", hparams.n_ff)
+        self._rows("up", hparams.n_ff)
+        self._logits = self._rows("logits", hparams.n_vocab, self.n_output)
+        n_tile = -(-self.n_batch // TILE_TOKENS)
+        self._step["slot_bytes"] = slot_bytes(self._model, n_tile * TILE_TOKENS)
+        self._step["packed"] = self._keep(aligned_bytes(N_SLOT * int(self._step["slot_bytes"])))
+
+    def _rows(self, name: str, n_col: int, n_row: int = 0) -> NDArray[np.float32]:
+        """Allocate and describe [n_row or n_batch, n_col rounded up] activations."""
+        rows = aligned_floats(n_row or self.n_batch, padded(n_col))
+        self._step[name] = self._keep(rows)
+        self._step[ROW_BYTES[name]] = rows.strides[0]
+        return rows
+
+    def _describe_scratch(self) -> None:
+        """Lay out each thread's scratch: normalized rows, packed rows, scores, head sums."""
+        step, hparams = self._step, self._model.hparams
+        n_group = hparams.n_head // hparams.n_head_kv
+        step["scratch_packed"] = TILE_TOKENS * step["x_bytes"]
+        step["scratch_slot_bytes"] = slot_bytes(self._model, TILE_TOKENS)
+        step["scratch_scores"] = step["scratch_packed"] + N_SLOT * step["scratch_slot_bytes"]
+        step["scratch_score_bytes"] = 4 * padded(self._cache.n_ctx)
+        step["scratch_totals"] = step["scratch_scores"] + n_group * step["scratch_score_bytes"]
+        end = int(step["scratch_totals"]) + 4 * n_group * head_pad(hparams)
+        step["scratch_bytes"] = -(-end // PAGE) * PAGE
+        n_thread = self._pool.n_thread
+        step["scratch"] = self._keep(aligned_bytes(n_thread * int(step["scratch_bytes"])))
+        step["n_thread"], step["counter"] = n_thread, address(self._counter)
+
+    def _keep(self, array: NDArray[np.generic]) -> int:
+        """Address of an array that lives as long as this object."""
+        self._kept.append(array)
+        return address(array)
+
+
+ROW_BYTES = {
+    "x": "x_bytes",
+    "projected": "x_bytes",
+    "q": "q_bytes",
+    "k": "kv_bytes",
+    "v": "kv_bytes",
+    "attended": "attended_bytes",
+    "gate": "ff_bytes",
+    "up": "ff_bytes",
+    "logits": "logits_bytes",
+}
+"""Which field of `STEP` holds the bytes of a row of each buffer."""
