@@ -1,0 +1,82 @@
+"""`csaq convert`: a Hugging Face model or a GGUF → a GGUF, or (`--dry-run`) what it would be.
+
+Only here does the command line touch torch, and only after the arguments are understood.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from csaq_runtime.errors import CsaqError
+
+from csaq_cli.out_name import default_name
+
+EPILOG = """\b
+Examples:
+  csaq convert Qwen/Qwen3-0.6B --to gguf              a model of the Hugging Face hub
+  csaq convert ./my-model --type Q8_0 -o my.gguf      a folder with config.json
+  csaq convert my-BF16.gguf --type Q4_K_M             a GGUF again, smaller
+  csaq convert ./my-model --dry-run                   only say what it would be
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model")
+@click.option("--to", "target", type=click.Choice(["gguf"]), default="gguf", show_default=True)
+@click.option("--type", "kind", default="Q4_K_M", show_default=True, help="Type or preset name.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL-TYPE.gguf, here."
+)
+@click.option("--revision", help="Branch, tag or commit of a hub model.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@click.option("--dry-run", is_flag=True, help="Print types and sizes; read no weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def convert(
+    model: str,
+    target: str,
+    kind: str,
+    output: Path | None,
+    revision: str | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Convert MODEL (a folder, a hub name or a GGUF) to a GGUF that llama.cpp loads too.
+
+    The path of the new file is printed on standard output.
+    """
+    with _extra_installed():
+        from csaq_cli import plan_report
+        from csaq_cli.progress import show_progress
+        from csaq_export import pipeline
+        from csaq_export.presets import find_preset
+
+    name, _ = find_preset(kind)
+    out = output or Path(default_name(model, name))
+    conversion = pipeline.Conversion(model, out, name, revision, force)
+    if dry_run:
+        plan = pipeline.plan(conversion)
+    else:
+        with show_progress(quiet) as progress:
+            plan = pipeline.convert(conversion, progress)
+    if as_json:
+        plan_report.print_json(plan, out)
+    elif dry_run:
+        plan_report.print_plan(plan, out)
+    else:
+        plan_report.print_outcome(plan, out, quiet)
+
+
+@contextmanager
+def _extra_installed() -> Iterator[None]:
+    """Turn a missing library of the `convert` extra into a CsaqError that says how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("csaq_"):
+            raise
+        message = f"convert needs {error.name}, which is not installed"
+        raise CsaqError(message, "pip install 'csaq-export[convert]'") from error
