@@ -158,9 +158,9 @@ class PreTokenizer:
     add_bos: bool
 
 
-def pre_tokenizer_names() -> list[str]:
-    """Every known `tokenizer.ggml.pre`, sorted."""
-    return sorted(_KIND_OF)
+def pre_tokenizer_names() -> dict[str, tuple[str, ...]]:
+    """Every known `tokenizer.ggml.pre`, by kind of cutting."""
+    return dict(_NAMES)
 
 
 def pre_tokenizer(file: GGUFFile) -> PreTokenizer:
