@@ -26,15 +26,9 @@ class Completion:
         self.n_prompt, self.n_generated, self.finish = len(ids), 0, "interrupted"
 
     def __iter__(self) -> Iterator[str]:
-        vocabulary = self.engine.vocabulary
-        detokenizer = vocabulary.stream()
-        finish = "stop"
+        detokenizer = self.engine.vocabulary.stream()
         for step in self.engine.generate(self.ids, self.sampling, self.n_predict):
-            if step.token_id in vocabulary.eog_ids:
-                break
             self.n_generated += 1
             yield detokenizer.push(step.token_id)
-        else:
-            finish = "length" if self.n_generated >= self.n_predict else "stop"
         yield detokenizer.flush()
-        self.finish = finish
+        self.finish = "length" if self.n_generated >= self.n_predict else "stop"

@@ -37,9 +37,15 @@ def _summary(inventory: Inventory) -> str:
         ("parameters", f"{inventory.n_weight:,}"),
         ("size", f"{size_text(inventory.file_bytes)}, {inventory.bpw:.2f} bits per weight"),
         ("context", f"{inventory.n_ctx:,} tokens"),
-        ("memory", f"about {size_text(inventory.memory_bytes)} at {inventory.n_ctx:,} tokens"),
+        ("memory", _memory(inventory)),
     ]
     return "\n".join(f"{label:<13} {text}" for label, text in lines)
+
+
+def _memory(inventory: Inventory) -> str:
+    if inventory.memory_bytes is None:
+        return "unknown: csaq run does not support this file"
+    return f"about {size_text(inventory.memory_bytes)} at {inventory.memory_n_ctx:,} tokens"
 
 
 def _types(inventory: Inventory) -> str:

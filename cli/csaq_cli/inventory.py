@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from csaq_runtime.errors import ModelError
 from csaq_runtime.gguf import GGUFFile, TensorInfo, open_gguf
+from csaq_runtime.memory import estimated_memory
 
+# What `csaq run` takes by default: csaq_runtime.engine has the same, but imports Numba.
+DEFAULT_N_CTX = 4096
 SHOWN_ITEMS, SHOWN_CHARACTERS = 6, 200
 
 
@@ -22,7 +26,10 @@ class TypeShare:
 
 @dataclass(frozen=True)
 class Inventory:
-    """A GGUF's contents; sizes in bytes, `n_ctx` in tokens, long metadata abbreviated."""
+    """A GGUF's contents; sizes in bytes, contexts in tokens, long metadata abbreviated.
+
+    `memory_bytes` is what `csaq run` takes at `memory_n_ctx`, None where it cannot run the file.
+    """
 
     path: Path
     version: int
@@ -31,7 +38,8 @@ class Inventory:
     file_bytes: int
     n_weight: int
     n_ctx: int
-    memory_bytes: int
+    memory_n_ctx: int
+    memory_bytes: int | None
     types: list[TypeShare]
     tensors: list[TensorInfo]
     metadata: dict[str, Any]
@@ -52,6 +60,7 @@ class Inventory:
             "parameters": self.n_weight,
             "bpw": round(self.bpw, 4),
             "context_length": self.n_ctx,
+            "estimated_memory_n_ctx": self.memory_n_ctx,
             "estimated_memory_bytes": self.memory_bytes,
             "types": [asdict(share) for share in self.types],
         }
@@ -65,7 +74,7 @@ class Inventory:
 def take_inventory(path: Path) -> Inventory:
     """Open `path`, count, close. Raises GGUFError."""
     with open_gguf(path) as file:
-        tensors = list(file.tensors.values())
+        tensors, n_ctx = list(file.tensors.values()), _context(file)
         return Inventory(
             path=path,
             version=file.version,
@@ -73,8 +82,9 @@ def take_inventory(path: Path) -> Inventory:
             name=file.text("general.name", ""),
             file_bytes=path.stat().st_size,
             n_weight=sum(count_weights(tensor) for tensor in tensors),
-            n_ctx=_context(file),
-            memory_bytes=_memory(file),
+            n_ctx=n_ctx,
+            memory_n_ctx=min(n_ctx, DEFAULT_N_CTX),
+            memory_bytes=_memory(file, min(n_ctx, DEFAULT_N_CTX)),
             types=_shares(tensors),
             tensors=tensors,
             metadata={key: abbreviated(value) for key, value in file.metadata.items()},
@@ -126,13 +136,9 @@ def _context(file: GGUFFile) -> int:
     return file.integer(f"{file.text('general.architecture', 'unknown')}.context_length", 0)
 
 
-def _memory(file: GGUFFile) -> int:
-    """Bytes of the weights plus a 16-bit KV cache over the whole context."""
-    architecture = file.text("general.architecture", "unknown")
-    n_layer = file.integer(f"{architecture}.block_count", 0)
-    n_head = file.integer(f"{architecture}.attention.head_count", 1, minimum=1)
-    n_head_kv = file.integer(f"{architecture}.attention.head_count_kv", n_head)
-    n_embd = file.integer(f"{architecture}.embedding_length", 0)
-    head_size = file.integer(f"{architecture}.attention.key_length", n_embd // n_head)
-    cache = 2 * 2 * n_layer * n_head_kv * head_size * _context(file)
-    return cache + sum(tensor.n_bytes for tensor in file.tensors.values())
+def _memory(file: GGUFFile, n_ctx: int) -> int | None:
+    """Bytes that `csaq run` will take, None where it cannot run the file."""
+    try:
+        return estimated_memory(file, n_ctx)
+    except ModelError:
+        return None

@@ -36,7 +36,7 @@ def rates(engine: "Engine") -> tuple[float, float]:
     timings = engine.timings
     return (
         _rate(timings.n_prompt, timings.prompt_seconds),
-        _rate(timings.n_generated, timings.generation_seconds),
+        _rate(timings.n_generated, timings.generated_seconds),
     )
 
 

@@ -1,7 +1,6 @@
 """One prompt, one reply: engine and options → text on stdout, figures on stderr."""
 
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from csaq_runtime.engine import Engine
@@ -9,18 +8,20 @@ from csaq_runtime.errors import UsageError
 from csaq_runtime.sample import Sampling
 
 from csaq_cli.completion import Completion
+from csaq_cli.loading import loading_line
 from csaq_cli.output import print_footer, print_json, wants_color
 from csaq_cli.prompt import chat_ids, conversation
 from csaq_cli.run_options import RunOptions
 
 
-def open_engine(path: Path, options: RunOptions) -> AbstractContextManager[Engine]:
+def open_engine(path: Path, options: RunOptions) -> Engine:
     """Load `path` as the options say; raises GGUFError, ModelError, ResourceError."""
     return Engine.open(
         path,
         n_ctx=options.ctx_size,
         n_threads=options.threads,
         cache_type=options.cache_type,
+        progress=loading_line(options.quiet),
     )
 
 

@@ -53,9 +53,9 @@ OPTIONS = [
     ),
     click.option(
         "-c", "--ctx-size", type=click.IntRange(0), default=0, show_default=True,
-        help="Tokens of context, 0 = as the model was trained.",
+        help="Tokens of context, 0 = as trained, at most 4096.",
     ),
-    click.option("-t", "--threads", type=click.IntRange(1, 1024), help="Default: physical cores."),
+    click.option("-t", "--threads", type=click.IntRange(1, 1024), help="Default: all cores."),
     click.option(
         "--cache-type", type=click.Choice(["f16", "f32"]), default="f16", show_default=True,
         help="Number format of the KV cache.",

@@ -18,9 +18,9 @@ BOS = "<|endoftext|>"
 
 
 class LetterVocabulary:
-    """One id per character; 0 ends a reply."""
+    """One id per character."""
 
-    n_vocab, bos_id, eos_id, eog_ids, add_bos = 0x110000, 0, 0, frozenset({0}), False
+    n_vocab, bos_id, eos_id, add_bos = 0x110000, 0, 0, False
 
     def __init__(self, chat_template: str | None) -> None:
         self.chat_template = chat_template
@@ -48,7 +48,7 @@ class ScriptedEngine:
     prompts: list[str] = field(default_factory=list)
     timings: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(
-            n_prompt=10, prompt_seconds=0.5, n_generated=4, generation_seconds=2.0
+            n_prompt=10, prompt_seconds=0.5, n_generated=4, generated_seconds=2.0
         )
     )
 

@@ -15,11 +15,6 @@ def test_reply_that_ends_by_itself_finishes_with_stop(scripted):
     assert (text, completion.finish, completion.n_generated) == ("hello", "stop", 5)
 
 
-def test_end_of_generation_token_is_not_part_of_the_text(scripted):
-    text, completion = complete(scripted(["he\0llo"]))
-    assert (text, completion.finish, completion.n_generated) == ("he", "stop", 2)
-
-
 def test_limit_finishes_with_length(scripted):
     text, completion = complete(scripted(["hello"]), 3)
     assert (text, completion.finish) == ("hel", "length")

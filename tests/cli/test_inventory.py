@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from csaq_cli import inventory
 from csaq_cli.inventory import abbreviated
 
 
@@ -23,6 +24,12 @@ from csaq_cli.inventory import abbreviated
 def test_value_is_shown(value, shown):
     assert abbreviated(value) == shown
     json.dumps(abbreviated(value))
+
+
+def test_memory_is_estimated_for_the_context_that_run_takes():
+    from csaq_runtime import engine
+
+    assert inventory.DEFAULT_N_CTX == engine.DEFAULT_N_CTX
 
 
 def test_long_text_keeps_its_beginning():
