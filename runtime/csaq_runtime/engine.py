@@ -170,7 +170,8 @@ class Engine:
             logits = self._stepper.run(batch, 1 if start + n >= len(prompt) else 0)
         timings.n_prompt = len(prompt) - n_kept
         timings.prompt_seconds = time.perf_counter() - started
-        return logits[0]
+        last: NDArray[np.float32] = logits[0]
+        return last
 
     def _check_call(self, call: int) -> None:
         if call != self._call:

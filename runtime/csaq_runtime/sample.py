@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csaq_runtime.errors import UsageError
+from csaq_runtime.errors import ModelError, UsageError
 
 CHUNK = 64
 
@@ -52,6 +52,8 @@ class Sampler:
     def sample(self, logits: NDArray[np.float32], context: Sequence[int]) -> int:
         """Id drawn from `logits` [n_vocab]; `context` are the ids so far, prompt included."""
         sampling = self.sampling
+        if not np.isfinite(logits.max()):
+            raise ModelError("the model computes logits that are not finite numbers")
         logits = penalize(logits, context, sampling.repeat_penalty, sampling.repeat_last_n)
         if sampling.temperature <= 0:
             return int(logits.argmax())
@@ -104,7 +106,10 @@ def _lower_bound(logits: NDArray[np.float32], k: int) -> np.float32:
 def keep_top_p(
     logits: NDArray[np.float32], ids: NDArray[np.int64], top_p: float
 ) -> NDArray[np.int64]:
-    """Shortest prefix of `ids` (sorted by logit) that holds probability `top_p` (arXiv:1904.09751)."""
+    """Shortest prefix of `ids` (sorted by logit) that holds `top_p` of the probability.
+
+    arXiv:1904.09751.
+    """
     if top_p >= 1.0:
         return ids
     cumulative = np.cumsum(softmax(logits[ids].astype(np.float64)))
@@ -118,10 +123,12 @@ def keep_min_p(
     if min_p <= 0.0:
         return ids
     threshold = logits[ids[0]] + np.log(min(min_p, 1.0))
-    return ids[logits[ids] >= threshold]
+    kept: NDArray[np.int64] = ids[logits[ids] >= threshold]
+    return kept
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities of `logits`, computed in float64."""
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
+    weights: NDArray[np.float64] = np.exp(logits - logits.max())
+    weights /= weights.sum()
+    return weights

@@ -19,7 +19,7 @@ N_SLOT = max(len(names) for names in READ_TOGETHER)
 def linear_record(linear: Linear, slot: int) -> np.void:
     """The `LINEAR` record of a layer that reads packed copy number `slot` of its input."""
     matrix = linear.matrix
-    record = np.zeros(1, LINEAR)[0]
+    record: np.void = np.zeros(1, LINEAR)[0]
     record["weight"], record["matmul"] = matrix.address, matrix.matmul
     record["quantize"] = quantize_address(matrix.activation)
     record["n_col"], record["n_group"] = matrix.n_col, matrix.n_group

@@ -98,7 +98,8 @@ def check_tensors(file: GGUFFile, hparams: HParams) -> None:
     for name in file.tensors:
         if name not in rules:
             raise ModelError(
-                f"{file.path}: tensor {name!r} is not part of the {hparams.architecture} architecture"
+                f"{file.path}: tensor {name!r} does not belong to architecture"
+                f" {hparams.architecture}"
             )
 
 

@@ -31,7 +31,8 @@ def softmax_weights(scores: int, n_position: int) -> float:
         weight = lanes.exponential(lanes.subtract(lanes.load(scores + offset), maximum))
         lanes.store(scores + offset, weight)
         weights = lanes.add(weights, weight)
-    return lanes.total(weights)
+    total: float = lanes.total(weights)
+    return total
 
 
 def build_key_scores(load_cached: Any, n_byte: int) -> Any:

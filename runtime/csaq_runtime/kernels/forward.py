@@ -39,7 +39,8 @@ def run_step(address: int, thread: int) -> None:
 def emit_step(entry: str) -> str:
     """LLVM IR of `run_step`, exported as `entry(result*, error**, address, thread)`."""
     signature = (numba.int64, numba.int64)
-    run_step.compile(signature)
-    compiled: Any = run_step.overloads[signature]
-    text: str = run_step.inspect_llvm(signature)
-    return text.replace(compiled.fndesc.llvm_func_name, entry)
+    dispatcher: Any = run_step
+    dispatcher.compile(signature)
+    name: str = dispatcher.overloads[signature].fndesc.llvm_func_name
+    text: str = dispatcher.inspect_llvm(signature)
+    return text.replace(name, entry)

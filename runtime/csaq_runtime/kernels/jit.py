@@ -1,6 +1,16 @@
-"""How the parts of a step are compiled: by Numba, without anything that needs Python at run time."""
+"""How the parts of a step are compiled: by Numba, with nothing that needs Python at run time."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numba
 
-part = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator of functions that jitted code calls. Division by zero gives inf or 0, no exception."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def part(function: Function) -> Function:
+    """Compile a function that jitted code calls; dividing by zero gives inf, no exception."""
+    compiled: Function = numba.njit(
+        error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
+    return compiled

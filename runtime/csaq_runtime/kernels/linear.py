@@ -68,8 +68,9 @@ def _tile_rows(
 def pack_rows(step: Any, thread: int, readers: Any, source: Any, n_token: int) -> Any:
     """Normalize and pack rows for three linear layers.
 
-    `source` is (address of the rows, bytes of a row, address of norm weights or 0). Returns (address, bytes per slot). After a batch of more than 8 tokens the caller must let
-    all threads meet before anyone reads the result.
+    `source` is (address of the rows, bytes of a row, address of norm weights or 0).
+    Returns (address, bytes per slot). After a batch of more than 8 tokens the caller must
+    let all threads meet before anyone reads the result.
     """
     rows, row_bytes, norm = source
     scratch = step.scratch + thread * step.scratch_bytes

@@ -16,7 +16,8 @@ def mean_square_scale(x: int, n_element: int, n_byte: int, epsilon: float) -> fl
         value = lanes.load(x + offset)
         squares = lanes.multiply_add(value, value, squares)
     mean = lanes.total(squares) / np.float32(n_element)
-    return np.float32(1.0) / lanes.square_root(mean + np.float32(epsilon))
+    scale: float = np.float32(1.0) / lanes.square_root(mean + np.float32(epsilon))
+    return scale
 
 
 @part
