@@ -21,6 +21,7 @@ from csaq_runtime.simd.vector import (
     and_mask,
     as_bytes,
     constant,
+    integer,
     shift_right,
     zeros,
 )
@@ -49,6 +50,7 @@ def _with_fifth_bit(tile: Tile, start: int) -> Iterator[tuple[int, Any]]:
 def _accumulate(
     tile: Tile, dot: _Dot, starts: list[Any], codes: Iterator[tuple[int, Any]]
 ) -> list[Any]:
+    tile.fetch_ahead(integer(0), 1)
     dots = list(starts)
     for word, vector in codes:
         for token in range(tile.n_token):

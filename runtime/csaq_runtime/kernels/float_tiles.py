@@ -6,13 +6,14 @@ from typing import Any
 from csaq_runtime.kernels.activation import Activation
 from csaq_runtime.kernels.tile import N_ROW, Field, Tile, WeightFormat
 from csaq_runtime.simd.convert import bfloat_to_float
-from csaq_runtime.simd.vector import F32_X16, I16_X16
+from csaq_runtime.simd.vector import F32_X16, I16_X16, integer
 
 N_COLUMN = 4
 
 
 def _emit(column: Callable[[Tile, int], Any]) -> Callable[[Tile], None]:
     def emit(tile: Tile) -> None:
+        tile.fetch_ahead(integer(0), 1)
         for index in range(N_COLUMN):
             weights = column(tile, index)
             for token in range(tile.n_token):

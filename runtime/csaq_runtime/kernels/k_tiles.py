@@ -44,10 +44,6 @@ def _words(tile: Tile, start: int, count: int, base: Any = None) -> list[Any]:
     return [tile.weight(I32_X16, start + 64 * index, base) for index in range(count)]
 
 
-def _words_again(tile: Tile, start: int, count: int, base: Any) -> list[Any]:
-    return [tile.weight_again(I32_X16, start + 64 * index, base) for index in range(count)]
-
-
 def _six_bit_scales(tile: Tile, start: int) -> tuple[list[Any], list[Any]]:
     """Q4_K's and Q5_K's 12 bytes → words of (scales 0–3, 4–7), (minima 0–3, 4–7)."""
     b = tile.b
@@ -84,9 +80,7 @@ def _q5_k(tile: Tile) -> None:
     table, sums = ScaleTable(b, byte_scales(tile, scales)), zero_sums(tile)
     with sub_blocks(tile, 4, 16) as (pair, x):
         both = _words(tile, 768, 8, scaled(b, tile.weights, pair, 512))
-        fifth = [
-            variable_shift(b, word, pair, 2) for word in _words_again(tile, 256, 8, tile.weights)
-        ]
+        fifth = [variable_shift(b, word, pair, 2) for word in _words(tile, 256, 8)]
         for half in range(2):
             codes = [
                 b.or_(
@@ -152,7 +146,7 @@ def _q3_k(tile: Tile) -> None:
         codes_at = scaled(b, tile.weights, quarter, 512)
         for sixteen in range(2):
             pairs = _words(tile, 736 + 256 * sixteen, 4, codes_at)
-            third = _words_again(tile, 224 + 256 * sixteen, 4, tile.weights)
+            third = _words(tile, 224 + 256 * sixteen, 4)
             codes = [
                 b.or_(
                     and_mask(b, variable_shift(b, word, plane, 2), _PAIRS),

@@ -59,7 +59,7 @@ def _tile_function(module: Any, fmt: WeightFormat, target: Target, n_token: int)
     with counted_loop(b, integer(0), n_block) as block:
         weights_at = scaled(b, weights, block, fmt.block_bytes)
         x_at = scaled(b, x, block, x_bytes)
-        fmt.emit(Tile(b, target, n_token, weights_at, x_at, totals))
+        fmt.emit(Tile(b, target, n_token, fmt.block_bytes, weights_at, x_at, totals))
     for token, slot in enumerate(totals):
         store(b, b.load(slot), b.add(y, b.mul(y_stride, integer(token))))
     b.ret_void()

@@ -40,6 +40,7 @@ from csaq_runtime.simd.vector import (
 def sub_blocks(tile: Tile, count: int, x_words: int) -> Iterator[tuple[Any, Any]]:
     """Loop over `count` sub-blocks; yields (index, address of x, `x_words` words further each)."""
     with counted_loop(tile.b, integer(0), integer(count)) as index:
+        tile.fetch_ahead(index, count)
         yield index, scaled(tile.b, tile.x, index, x_words * tile.n_token * WORD)
 
 

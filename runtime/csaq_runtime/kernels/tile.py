@@ -12,7 +12,7 @@ from typing import Any
 
 from csaq_runtime.kernels.activation import WORD, Activation
 from csaq_runtime.simd.convert import half_to_float
-from csaq_runtime.simd.prefetch import prefetch
+from csaq_runtime.simd.prefetch import CACHE_LINE, prefetch
 from csaq_runtime.simd.target import Target
 from csaq_runtime.simd.vector import (
     F32,
@@ -21,6 +21,7 @@ from csaq_runtime.simd.vector import (
     as_bytes,
     fused_multiply_add,
     load,
+    scaled,
     splat_load,
     to_float,
 )
@@ -39,19 +40,25 @@ class Tile:
     b: Any
     target: Target
     n_token: int
+    block_bytes: int
     weights: Any
     x: Any
     totals: list[Any]
 
     def weight(self, vector_type: Any, n_byte: int, base: Any = None) -> Any:
-        """Weights at `n_byte` from `base` (the block), asking for what follows on."""
-        base = self.weights if base is None else base
-        prefetch(self.b, base, n_byte + PREFETCH_DISTANCE)
-        return load(self.b, base, vector_type, n_byte)
+        """Weights at `n_byte` from `base` (default: the start of the block)."""
+        return load(self.b, self.weights if base is None else base, vector_type, n_byte)
 
-    def weight_again(self, vector_type: Any, n_byte: int, base: Any) -> Any:
-        """Weights that were loaded before and are in the first-level cache."""
-        return load(self.b, base, vector_type, n_byte)
+    def fetch_ahead(self, part: Any, n_part: int) -> None:
+        """Prefetch part number `part` (i64) of `n_part` of what will be needed soon.
+
+        To be called once for every part of a block, spread over the work: asking twice for
+        a line that is still on its way costs as much as another line.
+        """
+        n_byte = -(-self.block_bytes // n_part)
+        start = scaled(self.b, self.weights, part, n_byte)
+        for line in range(0, n_byte, CACHE_LINE):
+            prefetch(self.b, start, line + PREFETCH_DISTANCE)
 
     def half(self, n_byte: int) -> Any:
         """16 float16 (one per row) as float32."""

@@ -1,7 +1,6 @@
-"""A small SIMD layer over LLVM: vectors, integer dot products, conversions, atomics.
+"""A small SIMD layer over LLVM: vectors, integer dot products, conversions, prefetch.
 
-`vector`, `integer_dot`, `convert`, `reduce`, `math`, `prefetch` append to an
-llvmlite builder and serve both generated kernels and Numba intrinsics;
-`numba_vector`, `atomic` and `call` are the Numba intrinsics. Instructions are
-chosen by `target` when code is generated.
+Every function appends to an llvmlite builder and returns the new value, so the
+layer serves generated kernels (`kernels.module`) and Numba intrinsics alike.
+Instructions are chosen by `target` when code is generated.
 """

@@ -3,7 +3,7 @@
 The accumulators are 16 int32; lane i receives bytes 4i … 4i+3. All variants
 give identical integers; which one is taken depends on `Target` only:
 AVX-512 VNNI, AVX-VNNI/AVX-512VL on 32 bytes, AVX2 `pmaddubsw`, NEON `usdot` or
-`sdot`, or plain widening multiplications.
+`sdot`, or int16 multiplications.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,12 @@ from csaq_runtime.simd.vector import (
     BYTES_64,
     I16,
     I16_X32,
-    I32,
     I32_X16,
     as_i32,
     call_llvm,
     constant,
     join,
     parts,
-    shuffle,
-    undefined,
     zeros,
 )
 
@@ -45,7 +42,7 @@ def dot_unsigned(b: Any, target: Target, total: Any, codes: Any, x: Any) -> Any:
         return _by_parts(b, 4, _neon("usdot"), total, codes, x)
     if target.is_arm and "dotprod" in target.features:
         return _by_parts(b, 4, _neon("sdot"), total, codes, x)
-    return _widening(b, total, b.zext(codes, _WIDE), x)
+    return _as_pairs(b, target, total, codes, x, b.lshr)
 
 
 def dot_biased(b: Any, target: Target, total: Any, biased: Any, x: Any) -> Any:
@@ -62,7 +59,7 @@ def dot_biased(b: Any, target: Target, total: Any, biased: Any, x: Any) -> Any:
         return _by_parts(b, 4, _neon("sdot"), total, codes, x)
     if target.has_avx2:
         return _by_parts(b, 2, _avx2_signed, total, codes, x)
-    return _widening(b, total, b.sext(codes, _WIDE), x)
+    return _as_pairs(b, target, total, codes, x, b.ashr)
 
 
 def biased_start(target: Target, correction: Callable[[], Any]) -> Any:
@@ -76,26 +73,21 @@ def dot_pairs(b: Any, target: Target, total: Any, x: Any, y: Any) -> Any:
         return call_llvm(b, "llvm.x86.avx512.vpdpwssd.512", I32_X16, [total, x, y])
     if target.has_avx2:
         return _by_parts(b, 2, _avx2_pairs, total, b.bitcast(x, I16_X32), b.bitcast(y, I16_X32))
-    wide = ir.VectorType(I32, 32)
-    product = b.mul(b.sext(b.bitcast(x, I16_X32), wide), b.sext(b.bitcast(y, I16_X32), wide))
-    for lane in range(2):
-        total = b.add(total, _every(b, product, lane, 2))
-    return total
+    if "sse2" in target.features:
+        return _by_parts(b, 4, _sse2_pairs, total, b.bitcast(x, I16_X32), b.bitcast(y, I16_X32))
+    low = b.mul(_low_half(b, x), _low_half(b, y))
+    high = b.mul(b.ashr(x, constant(I32_X16, 16)), b.ashr(y, constant(I32_X16, 16)))
+    return b.add(total, b.add(low, high))
 
 
-_WIDE = ir.VectorType(I32, 64)
 _Step = Callable[[Any, Any, Any, Any], Any]
+_Shift = Callable[[Any, Any], Any]
 
 
 def _by_parts(b: Any, n_part: int, step: _Step, total: Any, codes: Any, x: Any) -> Any:
     """Apply a narrower instruction to each register's share and join the results."""
     pieces = zip(*(parts(b, vector, n_part) for vector in (total, codes, x)), strict=True)
     return join(b, [step(b, *piece) for piece in pieces])
-
-
-def _every(b: Any, vector: Any, first: int, stride: int) -> Any:
-    lanes = list(range(first, vector.type.count, stride))
-    return shuffle(b, vector, undefined(vector.type), lanes)
 
 
 def _vnni_256(b: Any, total: Any, codes: Any, x: Any) -> Any:
@@ -128,8 +120,22 @@ def _neon(instruction: str) -> _Step:
     return step
 
 
-def _widening(b: Any, total: Any, codes: Any, x: Any) -> Any:
-    product = b.mul(codes, b.sext(x, _WIDE))
-    for lane in range(4):
-        total = b.add(total, _every(b, product, lane, 4))
+def _sse2_pairs(b: Any, total: Any, x: Any, y: Any) -> Any:
+    return b.add(total, call_llvm(b, "llvm.x86.sse2.pmadd.wd", total.type, [x, y]))
+
+
+def _low_half(b: Any, vector: Any) -> Any:
+    """Bits 0 … 15 of every int32, sign-extended."""
+    sixteen = constant(I32_X16, 16)
+    return b.ashr(b.shl(vector, sixteen), sixteen)
+
+
+def _as_pairs(b: Any, target: Target, total: Any, codes: Any, x: Any, shift: _Shift) -> Any:
+    """Four-byte dot products as two int16 ones; `shift` extends codes (lshr: as unsigned)."""
+    eight = constant(I16_X32, 8)
+    codes, x = b.bitcast(codes, I16_X32), b.bitcast(x, I16_X32)
+    even = shift(b.shl(codes, eight), eight), b.ashr(b.shl(x, eight), eight)
+    odd = shift(codes, eight), b.ashr(x, eight)
+    for code_half, x_half in (even, odd):
+        total = dot_pairs(b, target, total, as_i32(b, code_half), as_i32(b, x_half))
     return total
