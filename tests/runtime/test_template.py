@@ -146,6 +146,12 @@ def reference(source: str, generate: bool, **extra: Any) -> str:
     return str(rendered[0])
 
 
+def test_raise_exception_stays_on_one_line() -> None:
+    with pytest.raises(TemplateError) as failure:
+        render("{{ raise_exception('a\\n b') }}")
+    assert str(failure.value).endswith(": a b")
+
+
 def test_raise_exception_gives_its_message() -> None:
     with pytest.raises(TemplateError, match="roles must alternate"):
         render(MISTRAL, [MESSAGES[1], MESSAGES[1]])
@@ -233,6 +239,12 @@ BOMBS = {
     "kept slices": KEPT + "{% set ns.k = [ns.k, ns.x[1:]] %}{% endfor %}",
     "kept ranges": KEPT + "{% set ns.k = [ns.k, range(99999)|list] %}{% endfor %}",
     "kept copies": KEPT + "{% set ns.k = [ns.k, ns.x.upper()] %}{% endfor %}",
+    "slow title": "{% set x = 'a ' * 1000000 %}{% for i in range(99999) %}"
+    "{% set y = x|title %}{% endfor %}",
+    "slow unique": "{% set x = 'a ' * 1000000 %}{% for i in range(99999) %}"
+    "{% set y = x|unique|list %}{% endfor %}",
+    "search": "{% set x = 'a' * 1000000 %}{% for i in range(99999) %}"
+    "{% set y = 'b' in x %}{% endfor %}",
     "width": "{{ '%1000000000d' % 1 }}",
     "star width": "{{ '%*d' % (1000000000, 1) }}",
     "format width": "{{ '{:1000000000}'.format(1) }}",

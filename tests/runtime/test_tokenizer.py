@@ -10,7 +10,7 @@ import pytest
 from csaq_runtime.errors import TokenizerError
 from csaq_runtime.gguf import open_gguf
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared/data/tokenizers/ggml-vocab"
@@ -51,6 +51,7 @@ def test_golden_texts_survive_decoding(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None)  # the first example loads the vocabulary
 @given(text=ANY_TEXT)
 def test_any_text_survives_encode_and_decode(name: str, text: str) -> None:
     words = vocabulary(name)
@@ -63,6 +64,7 @@ def test_any_text_survives_encode_and_decode(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llama-spm"])
+@settings(deadline=None)  # the first example loads the vocabulary
 @given(text=ANY_TEXT)
 def test_stream_never_shows_half_a_character(name: str, text: str) -> None:
     words = vocabulary(name)

@@ -19,6 +19,7 @@ STEPS = 1_000_000
 CHARACTERS = 2**25
 _INT_BITS = 4096
 _CLOCK_EVERY = 64
+_LARGE = 10_000
 _DEPTH = 64
 
 
@@ -34,16 +35,21 @@ class Budget:
         before, self.steps = self.steps, self.steps - count
         if self.steps < 0:
             raise TemplateError(f"chat template: more than {STEPS} steps")
-        looked = before // _CLOCK_EVERY != self.steps // _CLOCK_EVERY
-        if looked and time.monotonic() > self.deadline:
-            raise TemplateError(f"chat template: takes more than {SECONDS:g} s")
+        if before // _CLOCK_EVERY != self.steps // _CLOCK_EVERY:
+            self._look_at_the_clock()
 
     def grow(self, count: int) -> None:
         """Spend `count` characters (or list places); TemplateError when they run out."""
         self.step()
+        if count > _LARGE:
+            self._look_at_the_clock()
         self.characters -= count
         if self.characters < 0:
             raise TemplateError(f"chat template: builds more than {CHARACTERS} characters")
+
+    def _look_at_the_clock(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise TemplateError(f"chat template: takes more than {SECONDS:g} s")
 
 
 _current: ContextVar[Budget] = ContextVar("budget")

@@ -67,7 +67,8 @@ def charge_filter(name: str, value: Any, args: tuple[Any, ...], named: Mapping[s
     elif name == "sum" and isinstance(_argument(args, named, 1, "start", 0), (list, tuple)):
         raise TemplateError("chat template: sum of lists")
     else:
-        spend().grow(size(value))
+        in_python = isinstance(value, str) and name not in _FAST
+        spend().grow(size(value) * (_PYTHON_COST if in_python else 1))
 
 
 def _argument(
@@ -169,6 +170,9 @@ class MeteredFormatter(SandboxedFormatter):
         return Formatter.convert_field(self, value, conversion)
 
 
+# Filters on text that run in C; the others may walk it letter by letter in Python.
+_FAST = {"upper", "lower", "trim", "capitalize", "string", "safe", "e", "escape", "tojson"}
+_PYTHON_COST = 16
 # Filters that only look, so their input need not be sized again and again.
 _UNSIZED = {"length", "count", "first", "last", "default", "d", "items", "attr", "int", "float"}
 

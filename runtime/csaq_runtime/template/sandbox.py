@@ -143,7 +143,7 @@ def _to_json(
 
 
 def _raise_exception(message: object) -> None:
-    raise TemplateError(f"chat template: {str(message)[:500]}")
+    raise TemplateError(f"chat template: {' '.join(str(message).split())[:500]}")
 
 
 def _strftime_now(format: str) -> str:
