@@ -1,9 +1,10 @@
 """The real-valued scale and offset of each sub-block that minimise its weighted rounding error.
 
-For types with levels from zero up: x ≈ scale·q − offset. Starts stretch the range of the
-sub-block over more or fewer levels; scale and offset then follow by weighted least squares
-and the best start is refitted in turn with its codes (after `make_qkx3_quants` in
-ggml-quants.c, which stops at the first fit).
+For types with levels from zero up: x ≈ scale·q − offset. Starts lay the range of the
+sub-block over more or fewer levels and shift its low end off the lowest level; scale and
+offset then follow by weighted least squares and the best start is refitted in turn with
+its codes (after `make_qkx3_quants` in ggml-quants.c, which never shifts and stops at the
+first fit).
 """
 
 import torch
@@ -14,9 +15,12 @@ from csaq_export.quantize.rounding import inverse_scale, nearest_levels
 
 Affine = tuple[torch.Tensor, torch.Tensor]
 
-_N_START = 16
-_N_REFIT = 4
-_STRETCH_FROM, _STRETCH_TO = -0.25, 0.15
+_N_REFIT = 2
+_N_STRETCH = 14
+# Positions of the smallest weight, and how far that of the largest is tried inside and
+# beyond the top level; all in levels.
+_SHIFTS = (-0.6, -0.3, 0.0, 0.3, 0.6)
+_INSIDE, _BEYOND = (0.75, 0.25), (1.25, 0.05)
 
 
 def search_affine(data: SubBlocks, code_format: CodeFormat, signed: bool) -> Affine:
@@ -26,8 +30,10 @@ def search_affine(data: SubBlocks, code_format: CodeFormat, signed: bool) -> Aff
         low = low.clamp(max=0)
     best = ((high - low) / code_format.levels[-1], -low)
     best_cost = _rounded_cost(data, best, code_format)
-    for target in _targets(code_format):
-        fitted, fitted_cost = _refit(data, ((high - low) / target, -low), code_format, signed)
+    for bottom, top in _ends(code_format):
+        scale = (high - low) / (top - bottom)
+        start = (scale, scale * bottom - low)
+        fitted, fitted_cost = _refit(data, start, code_format, signed)
         best, best_cost = _keep_better(best, best_cost, fitted, fitted_cost)
     for _ in range(_N_REFIT):
         fitted, fitted_cost = _refit(data, best, code_format, signed)
@@ -35,10 +41,13 @@ def search_affine(data: SubBlocks, code_format: CodeFormat, signed: bool) -> Aff
     return best
 
 
-def _targets(code_format: CodeFormat) -> list[float]:
-    """How many steps the sub-block's range is laid over."""
+def _ends(code_format: CodeFormat) -> list[tuple[float, float]]:
+    """Positions, in levels, on which the smallest and the largest weight are laid."""
     top = code_format.levels[-1]
-    return torch.linspace(top * 0.75 - 0.25, top * 1.05 + 0.75, _N_START).tolist()
+    first = top - _INSIDE[0] - _INSIDE[1] * top
+    last = top + _BEYOND[0] + _BEYOND[1] * top
+    tops = torch.linspace(first, last, _N_STRETCH).tolist()
+    return [(bottom, end) for bottom in _SHIFTS for end in tops]
 
 
 def _keep_better(

@@ -1,4 +1,4 @@
-"""Scales of blocks as a format stores them: the result of fitting, the input of rounding and packing."""
+"""Scales of blocks as a format stores them: what fitting gives and packing takes."""
 
 from dataclasses import dataclass
 

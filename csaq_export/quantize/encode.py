@@ -1,14 +1,17 @@
 """Weights → packed ggml blocks: checks the input, then fits, rounds and packs it in row chunks."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 
 from csaq_export.quantize.code_format import CODE_FORMATS
 from csaq_export.quantize.fit import fit
 from csaq_export.quantize.float_bytes import FLOAT_TYPES, encode_float
 from csaq_export.quantize.legacy import PLAIN_TYPES, encode_plain
 from csaq_export.quantize.rounding import round_codes
-from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 
 # Weights in work at a time: small enough for the caches, which the search passes over often.
 _CHUNK = 1 << 18
@@ -26,18 +29,32 @@ def encode(
     match and types without an encoder.
     """
     _check(weight, ggml_type, importance)
-    out = torch.empty(
-        weight.shape[0],
-        row_bytes(ggml_type, weight.shape[1]),
-        dtype=torch.uint8,
-        device=weight.device,
-    )
+    n_byte = row_bytes(ggml_type, weight.shape[1])
+    out = torch.empty(weight.shape[0], n_byte, dtype=torch.uint8, device=weight.device)
     n_row_chunk = max(1, _CHUNK // max(1, weight.shape[1]))
-    for start in range(0, weight.shape[0], n_row_chunk):
+    starts = range(0, weight.shape[0], n_row_chunk)
+
+    def encode_chunk(start: int) -> None:
         rows = slice(start, start + n_row_chunk)
         chunk = importance[rows] if importance is not None and importance.dim() == 2 else importance
         out[rows] = _encode_rows(weight[rows].to(torch.float32), ggml_type, chunk)
+
+    _run(encode_chunk, starts, weight.device)
     return out
+
+
+def _run(work: Callable[[int], None], starts: range, device: torch.device) -> None:
+    """Work through the chunks; on a CPU a thread per chunk, as threads inside small ops stall."""
+    if device.type != "cpu":
+        for start in starts:
+            work(start)
+        return
+    n_thread = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(n_thread, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, starts))
+    finally:
+        torch.set_num_threads(n_thread)
 
 
 def _encode_rows(

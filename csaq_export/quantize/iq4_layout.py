@@ -18,7 +18,7 @@ def pack_iq4_xs(codes: torch.Tensor, params: BlockParams) -> torch.Tensor:
 
 def unpack_iq4_xs(blocks: torch.Tensor) -> tuple[torch.Tensor, BlockParams]:
     """Undo `pack_iq4_xs`."""
-    d, high, low, codes = blocks.split([2, 2, 4, 128], dim=1)
+    d, high, low, codes = blocks.split_with_sizes([2, 2, 4, 128], dim=1)
     sub = unpack_bits(low, 4, 1) | (unpack_bits(high, 2, 1) << 4)
     params = BlockParams(f16_values(d), sub.int() - _SCALE_ZERO)
     return unpack_bits(codes, 4, _HALF_SUB_BLOCK), params

@@ -38,7 +38,7 @@ def pack_q2_k(codes: torch.Tensor, params: BlockParams) -> torch.Tensor:
 
 def unpack_q2_k(blocks: torch.Tensor) -> tuple[torch.Tensor, BlockParams]:
     """Undo `pack_q2_k`."""
-    sub, codes, d, dmin = blocks.split([16, 64, 2, 2], dim=1)
+    sub, codes, d, dmin = blocks.split_with_sizes([16, 64, 2, 2], dim=1)
     return unpack_bits(codes, 2, _STRIDE), _with_offset(d, dmin, sub & 15, sub >> 4)
 
 
@@ -52,7 +52,7 @@ def pack_q3_k(codes: torch.Tensor, params: BlockParams) -> torch.Tensor:
 
 def unpack_q3_k(blocks: torch.Tensor) -> tuple[torch.Tensor, BlockParams]:
     """Undo `pack_q3_k`."""
-    high, low, sub_low, sub_high, d = blocks.split([32, 64, 8, 4, 2], dim=1)
+    high, low, sub_low, sub_high, d = blocks.split_with_sizes([32, 64, 8, 4, 2], dim=1)
     codes = unpack_bits(low, 2, _STRIDE) | (unpack_bits(high, 1, _STRIDE) << 2)
     sub = unpack_bits(sub_low, 4, 8) | (unpack_bits(sub_high, 2, 4) << 4)
     return codes, BlockParams(f16_values(d), sub.int() - _Q3_SCALE_ZERO)
@@ -67,7 +67,7 @@ def _pack_6bit_pairs(scales: torch.Tensor, mins: torch.Tensor) -> torch.Tensor:
 
 
 def _unpack_6bit_pairs(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    first, second, third = packed.split(4, dim=1)
+    first, second, third = packed.split_with_sizes([4, 4, 4], dim=1)
     scales = torch.cat([first & 63, (third & 15) | ((first >> 6) << 4)], dim=1)
     mins = torch.cat([second & 63, (third >> 4) | ((second >> 6) << 4)], dim=1)
     return scales, mins
@@ -82,7 +82,7 @@ def pack_q4_k(codes: torch.Tensor, params: BlockParams) -> torch.Tensor:
 
 def unpack_q4_k(blocks: torch.Tensor) -> tuple[torch.Tensor, BlockParams]:
     """Undo `pack_q4_k`."""
-    d, dmin, sub, codes = blocks.split([2, 2, 12, 128], dim=1)
+    d, dmin, sub, codes = blocks.split_with_sizes([2, 2, 12, 128], dim=1)
     return unpack_bits(codes, 4, _STRIDE), _with_offset(d, dmin, *_unpack_6bit_pairs(sub))
 
 
@@ -96,7 +96,7 @@ def pack_q5_k(codes: torch.Tensor, params: BlockParams) -> torch.Tensor:
 
 def unpack_q5_k(blocks: torch.Tensor) -> tuple[torch.Tensor, BlockParams]:
     """Undo `pack_q5_k`."""
-    d, dmin, sub, high, low = blocks.split([2, 2, 12, 32, 128], dim=1)
+    d, dmin, sub, high, low = blocks.split_with_sizes([2, 2, 12, 32, 128], dim=1)
     codes = unpack_bits(low, 4, _STRIDE) | (unpack_bits(high, 1, _STRIDE) << 4)
     return codes, _with_offset(d, dmin, *_unpack_6bit_pairs(sub))
 
@@ -110,6 +110,6 @@ def pack_q6_k(codes: torch.Tensor, params: BlockParams) -> torch.Tensor:
 
 def unpack_q6_k(blocks: torch.Tensor) -> tuple[torch.Tensor, BlockParams]:
     """Undo `pack_q6_k`."""
-    low, high, scales, d = blocks.split([128, 64, 16, 2], dim=1)
+    low, high, scales, d = blocks.split_with_sizes([128, 64, 16, 2], dim=1)
     codes = unpack_bits(low, 4, 64) | (unpack_bits(high, 2, _STRIDE) << 4)
     return codes, BlockParams(f16_values(d), scales.contiguous().view(torch.int8).int())

@@ -1,4 +1,4 @@
-"""Bytes of the 32-weight blocks with one half-precision scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL.
+"""Bytes of 32-weight blocks with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL.
 
 Field order from `ggml-common.h`: d, [m], [fifth bits], codes. Codes count levels
 from the lowest, so Q8_0's code is its signed byte + 128.

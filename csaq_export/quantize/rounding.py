@@ -55,7 +55,7 @@ def nearest_codes(
     offset: torch.Tensor | None,
     code_format: CodeFormat,
 ) -> torch.Tensor:
-    """Codes (uint8) of the levels nearest to `weight` (float32); a zero scale gives a fixed code."""
+    """Codes (uint8) of the levels nearest to float32 `weight`; a scale of 0 gives a fixed code."""
     position = (weight if offset is None else weight + offset) * inverse_scale(scale)
     levels = code_format.levels
     if code_format.is_uniform:

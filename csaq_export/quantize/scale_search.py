@@ -14,9 +14,10 @@ from csaq_export.quantize.rounding import inverse_scale, nearest_levels
 
 _N_START = 20
 _N_REFIT = 2
-# Reach of the starts, as shares of the outermost level: below it range is wasted on purpose
-# (finer for most weights of flat blocks), above it the largest weight is clipped.
-_NEAREST, _FARTHEST = 0.7, 1.35
+# Reach of the starts inside and beyond the outermost level, in levels but at most a share
+# of the range: inside it some range is wasted on purpose, beyond it the largest is clipped.
+_REACH = 4.0
+_SHARE_INSIDE, _SHARE_BEYOND = 0.45, 0.6
 
 
 def search_scale(data: SubBlocks, code_format: CodeFormat) -> torch.Tensor:
@@ -37,15 +38,20 @@ def search_scale(data: SubBlocks, code_format: CodeFormat) -> torch.Tensor:
 
 def _targets(code_format: CodeFormat) -> list[float]:
     """Positions to which the largest weight is mapped, on both sides of zero."""
-    low, high = code_format.levels[0], code_format.levels[-1]
-    reach = torch.linspace(_NEAREST, _FARTHEST, _N_START // 2).tolist()
-    return [share * low for share in reach] + [share * high for share in reach]
+    levels = code_format.levels
+    share = 2 * _REACH / len(levels)
+    first, last = 1 - min(share, _SHARE_INSIDE), 1 + min(share, _SHARE_BEYOND)
+    return [
+        start * end
+        for end in (levels[0], levels[-1])
+        for start in torch.linspace(first, last, _N_START).tolist()
+    ]
 
 
 def _least_squares(
     data: SubBlocks, inverse: torch.Tensor, code_format: CodeFormat
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale [n, n_sub] that fits the codes of `inverse` [n, n_sub, 1] best, and the error it saves."""
+    """Scale [n, n_sub] that best fits the codes of `inverse` [n, n_sub, 1]; the error it saves."""
     sums = moments(data, nearest_levels(data.values * inverse, code_format))
     scale = sums.xq * inverse_scale(sums.qq)
     return scale, scale * sums.xq
