@@ -1,11 +1,12 @@
 """Token ids equal llama.cpp's on random text: every golden vocabulary, every pre-tokenizer."""
 
 import struct
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 from csaq_runtime.gguf import open_gguf
-from csaq_runtime.tokenizer import load_vocabulary
+from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
 from csaq_runtime.tokenizer.pre_tokenizers import pre_tokenizer_names
 
 from tests.parity import oracle
@@ -21,9 +22,14 @@ def path_of(name: str) -> Path:
     return FOLDER / f"ggml-vocab-{name}.gguf"
 
 
-def assert_ids_agree(path: Path, seed: int, count: int, parse_special: bool) -> None:
+@lru_cache(maxsize=1)
+def vocabulary(path: Path) -> Vocabulary:
     with open_gguf(path) as file:
-        words = load_vocabulary(file)
+        return load_vocabulary(file)
+
+
+def assert_ids_agree(path: Path, seed: int, count: int, parse_special: bool) -> None:
+    words = vocabulary(path)
     specials = [words.piece(id) for id in sorted(words.eog_ids)]
     texts = random_texts(seed, count, specials)
     for text, expected in zip(texts, oracle.tokenize(path, texts, parse_special), strict=True):

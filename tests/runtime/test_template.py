@@ -139,11 +139,11 @@ def test_macros_filters_and_loop_controls_render_as_in_transformers() -> None:
 def reference(source: str, generate: bool, **extra: Any) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    rendered, _ = render_jinja_template(
+    rendered = render_jinja_template(
         conversations=[MESSAGES], chat_template=source, add_generation_prompt=generate,
         bos_token="<s>", eos_token="</s>", **extra,
     )  # fmt: skip
-    return str(rendered[0])
+    return str(rendered[0][0])
 
 
 def test_raise_exception_stays_on_one_line() -> None:
