@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
+from csaq_runtime.formats import LAYOUTS, GGMLType, integer_codes, row_bytes
 from csaq_runtime.kernels.activation import Activation
 from csaq_runtime.kernels.dispatch import EXPANDED_TYPES, MATRIX_TYPES, KernelEntry, kernel_for
 from csaq_runtime.kernels.tile import N_ROW
@@ -109,8 +109,6 @@ def _format_rows(
 
 def _expand(rows: NDArray[np.uint8], ggml_type: GGMLType) -> NDArray[np.uint8]:
     """Exotic types → 16 float32 scales and 256 int8 codes per super-block."""
-    from csaq_runtime.formats.codes import integer_codes
-
     codes, scales = integer_codes(rows, ggml_type)
     n_row = len(rows)
     scale_bytes = np.ascontiguousarray(scales, np.float32).view(np.uint8).reshape(n_row, -1, 64)

@@ -44,17 +44,22 @@ def load_module(name: str, target: Target, build: Callable[[], Any]) -> Callable
 
 
 def machine_code(module: Any, target: Target) -> bytes:
-    """Optimise a module for the target and return its object file."""
+    """Optimize a module for the target and return its object file."""
+    compiled, machine = optimized(module, target)
+    return bytes(machine.emit_object(compiled))
+
+
+def optimized(module: Any, target: Target) -> tuple[Any, Any]:
+    """The module after LLVM's passes, and the target machine that emits it."""
     machine = _target_machine(target)
     compiled = llvm.parse_assembly(str(module))
     compiled.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     # The kernels are vectors already; unrolling them only costs compile time and cache.
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
-    llvm.create_pass_builder(machine, options).getModulePassManager().run(
-        compiled, llvm.create_pass_builder(machine, options)
-    )
-    return bytes(machine.emit_object(compiled))
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(compiled, builder)
+    return compiled, machine
 
 
 def _target_machine(target: Target) -> Any:
