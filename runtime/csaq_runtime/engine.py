@@ -24,7 +24,7 @@ from csaq_runtime.step import Stepper
 from csaq_runtime.threads import ThreadPool, available_cores
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
 
-DEFAULT_N_CTX = 4096
+DEFAULT_N_CTX, MAX_N_CTX, MAX_N_BATCH = 4096, 2**20, 2**16
 OUTPUT_BYTES = 64 * 2**20
 """Logits that `Engine.logits` has computed at a time."""
 
@@ -81,16 +81,15 @@ class Engine:
         Raises GGUFError, ModelError, UsageError, or ResourceError if memory does not suffice.
         """
         file = open_gguf(path)
-        hparams = read_hparams(file)
-        n_ctx = _checked_n_ctx(n_ctx, hparams)
-        if not 1 <= n_batch <= 2**16:
-            raise UsageError(f"n_batch {n_batch}: must be 1 … {2**16}")
-        n_batch = min(n_batch, n_ctx)
-        check_memory(file, n_ctx, cache_type, n_batch)
-        pool = ThreadPool(n_threads if n_threads is not None else available_cores())
-        model = load_model(file, hparams, pool.n_thread, progress)
-        cache = KVCache(hparams, n_ctx, cache_type)
-        stepper = Stepper(model, cache, pool, n_batch, _n_output(hparams, n_batch))
+        try:
+            hparams = read_hparams(file)
+            cache, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch)
+            pool = ThreadPool(n_threads if n_threads is not None else available_cores())
+            model = load_model(file, hparams, pool.n_thread, progress)
+            stepper = Stepper(model, cache, pool, n_batch, _n_output(hparams, n_batch))
+        except BaseException:
+            file.close()
+            raise
         return cls(file, hparams, cache, stepper, pool)
 
     def __enter__(self) -> "Engine":
@@ -189,10 +188,18 @@ class Engine:
             raise UsageError(f"token ids must be 0 … {self.hparams.n_vocab - 1}")
 
 
-def _checked_n_ctx(n_ctx: int, hparams: HParams) -> int:
-    if not 0 <= n_ctx <= 2**20:
-        raise UsageError(f"n_ctx {n_ctx}: must be 0 … {2**20}")
-    return n_ctx or min(hparams.n_ctx_train, DEFAULT_N_CTX)
+def _sized(
+    file: GGUFFile, hparams: HParams, n_ctx: int, cache_type: str, n_batch: int
+) -> tuple[KVCache, int]:
+    """An empty cache and the batch size, once it is known that memory suffices for them."""
+    if not 0 <= n_ctx <= MAX_N_CTX:
+        raise UsageError(f"n_ctx {n_ctx}: must be 0 … {MAX_N_CTX}")
+    if not 1 <= n_batch <= MAX_N_BATCH:
+        raise UsageError(f"n_batch {n_batch}: must be 1 … {MAX_N_BATCH}")
+    n_ctx = n_ctx or min(hparams.n_ctx_train, DEFAULT_N_CTX)
+    n_batch = min(n_batch, n_ctx)
+    check_memory(file, n_ctx, cache_type, n_batch)
+    return KVCache(hparams, n_ctx, cache_type), n_batch
 
 
 def _n_output(hparams: HParams, n_batch: int) -> int:

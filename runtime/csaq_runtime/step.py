@@ -20,6 +20,18 @@ from csaq_runtime.table import N_SLOT, layer_table, linear_record, slot_bytes
 from csaq_runtime.threads import ThreadPool
 
 PAGE = 4096
+ROW_BYTES = {
+    "x": "x_bytes",
+    "projected": "x_bytes",
+    "q": "q_bytes",
+    "k": "kv_bytes",
+    "v": "kv_bytes",
+    "attended": "attended_bytes",
+    "gate": "ff_bytes",
+    "up": "ff_bytes",
+    "logits": "logits_bytes",
+}
+"""Which field of `STEP` holds the bytes of a row of each buffer."""
 
 
 class Stepper:
@@ -118,17 +130,3 @@ class Stepper:
         """Address of an array that lives as long as this object."""
         self._kept.append(array)
         return address(array)
-
-
-ROW_BYTES = {
-    "x": "x_bytes",
-    "projected": "x_bytes",
-    "q": "q_bytes",
-    "k": "kv_bytes",
-    "v": "kv_bytes",
-    "attended": "attended_bytes",
-    "gate": "ff_bytes",
-    "up": "ff_bytes",
-    "logits": "logits_bytes",
-}
-"""Which field of `STEP` holds the bytes of a row of each buffer."""

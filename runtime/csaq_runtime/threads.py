@@ -86,9 +86,12 @@ class ThreadPool:
     def run(self, work: Work) -> None:
         """Call `work(0)` … `work(n_thread - 1)`, one per thread; return when all are done.
 
-        An interrupted wait (Ctrl-C) leaves the job running; see `settle`. The first error of a
-        thread is raised here.
+        An interrupted wait (Ctrl-C) leaves the job running; see `settle`. The last error of a
+        thread is raised here. A single thread needs no help: the work is done right here.
         """
+        if self.n_thread == 1:
+            work(0)
+            return
         self._settled = False
         self._wait_for(work)
         self._settled = True

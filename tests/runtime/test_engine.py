@@ -138,6 +138,14 @@ def test_senseless_prompts_are_refused(llama: Path, ids: list[int], message: str
         engine.generate(ids, GREEDY, 1)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"n_ctx": -1}, {"n_batch": 0}, {"n_threads": 0}, {"cache_type": "q8_0"}]
+)
+def test_senseless_settings_are_refused(llama: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Engine.open(llama, **wrong)
+
+
 def test_a_second_generation_ends_the_first(llama: Path) -> None:
     with Engine.open(llama) as engine:
         first = engine.generate(IDS[:5], GREEDY, 5)

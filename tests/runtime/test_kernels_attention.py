@@ -1,0 +1,56 @@
+"""Attention over the blocked cache against plain NumPy, for every remainder of a block."""
+
+import numba
+import numpy as np
+import pytest
+from csaq_runtime.kernels import attention
+from numpy.typing import NDArray
+
+N_HEAD, HEAD_PAD, N_POSITION = 3, 64, 150
+
+
+@numba.njit
+def attend(
+    query: int, rows: int, cache: int, scratch: int, n: int, is_half: bool, scale: float
+) -> None:
+    """Fill the cache with `n` keys and values from `rows`, then attend to all of them."""
+    keys, values = cache, cache + 4 * 160 * HEAD_PAD
+    for position in range(n):
+        key = rows + 8 * position * HEAD_PAD
+        if is_half:
+            attention.store_key_half(key, keys, position, HEAD_PAD)
+            attention.store_value_half(key + 4 * HEAD_PAD, values, position, HEAD_PAD)
+        else:
+            attention.store_key_single(key, keys, position, HEAD_PAD)
+            attention.store_value_single(key + 4 * HEAD_PAD, values, position, HEAD_PAD)
+    shape, scores = (N_HEAD, HEAD_PAD, 4 * 160), scratch + 4 * N_HEAD * HEAD_PAD
+    if is_half:
+        attention.attend_half(query, keys, values, scores, scratch, shape, n, scale)
+    else:
+        attention.attend_single(query, keys, values, scores, scratch, shape, n, scale)
+
+
+def expected(
+    query: NDArray[np.float32], rows: NDArray[np.float32], scale: float
+) -> NDArray[np.float64]:
+    scores = query.astype(np.float64) @ rows[:, 0].T * scale
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights @ rows[:, 1])
+
+
+@pytest.mark.parametrize("is_half", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 63, 64, 65, 129, 150])
+def test_attention_equals_numpy(n: int, is_half: bool) -> None:
+    random = np.random.default_rng(n)
+    query = random.normal(size=(N_HEAD, HEAD_PAD)).astype(np.float32)
+    rows = random.normal(size=(N_POSITION, 2, HEAD_PAD)).astype(np.float32)
+    # Positions past the end may hold anything, as after a rollback.
+    cache = np.full(2 * 160 * HEAD_PAD, np.nan, np.float32)
+    scratch = np.full(N_HEAD * (HEAD_PAD + 160), np.nan, np.float32)
+    addresses = [array.ctypes.data for array in (query, rows, cache, scratch)]
+    attend(*addresses, n, is_half, np.float32(0.3))
+    totals = scratch[: N_HEAD * HEAD_PAD].reshape(N_HEAD, HEAD_PAD)
+    if is_half:
+        rows = rows.astype(np.float16)
+    np.testing.assert_allclose(totals, expected(query, rows[:n], 0.3), atol=2e-6, rtol=1e-5)
