@@ -6,6 +6,8 @@ from csaq_runtime.formats import LAYOUTS, GGMLType
 
 from csaq_export.quantize.code_format import CODE_FORMATS
 from csaq_export.quantize.float_bytes import FLOAT_TYPES, decode_float
+from csaq_export.quantize.grid_format import GRID_FORMATS
+from csaq_export.quantize.grid_rounding import dequantize_grid
 from csaq_export.quantize.rounding import dequantize_codes
 
 
@@ -14,13 +16,18 @@ def decode(blocks: torch.Tensor, ggml_type: GGMLType) -> torch.Tensor:
 
     Raises ModelError for types without a decoder here and rows that end inside a block.
     """
-    if ggml_type not in FLOAT_TYPES and ggml_type not in CODE_FORMATS:
+    if ggml_type not in {*FLOAT_TYPES, *CODE_FORMATS, *GRID_FORMATS}:
         raise ModelError(f"there is no decoder for {ggml_type.name}")
     type_size = LAYOUTS[ggml_type].type_size
     if blocks.shape[1] % type_size:
         raise ModelError(f"rows of {blocks.shape[1]} bytes end inside a {ggml_type.name} block")
     if ggml_type in FLOAT_TYPES:
         return decode_float(blocks, ggml_type)
-    code_format = CODE_FORMATS[ggml_type]
-    codes, params = code_format.unpack(blocks.reshape(-1, type_size))
-    return dequantize_codes(codes, params, code_format).reshape(blocks.shape[0], -1)
+    packed = blocks.reshape(-1, type_size)
+    if ggml_type in GRID_FORMATS:
+        grid_codes, params = GRID_FORMATS[ggml_type].unpack(packed)
+        weight = dequantize_grid(grid_codes, params, GRID_FORMATS[ggml_type])
+    else:
+        codes, params = CODE_FORMATS[ggml_type].unpack(packed)
+        weight = dequantize_codes(codes, params, CODE_FORMATS[ggml_type])
+    return weight.reshape(blocks.shape[0], -1)

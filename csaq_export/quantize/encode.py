@@ -10,11 +10,18 @@ from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 from csaq_export.quantize.code_format import CODE_FORMATS
 from csaq_export.quantize.fit import fit
 from csaq_export.quantize.float_bytes import FLOAT_TYPES, encode_float
+from csaq_export.quantize.grid_fit import fit_grid
+from csaq_export.quantize.grid_format import GRID_FORMATS
+from csaq_export.quantize.grid_rounding import round_grid
 from csaq_export.quantize.legacy import PLAIN_TYPES, encode_plain
 from csaq_export.quantize.rounding import round_codes
 
+ENCODABLE = frozenset({*FLOAT_TYPES, *CODE_FORMATS, *GRID_FORMATS})
+
 # Weights in work at a time: small enough for the caches, which the search passes over often.
 _CHUNK = 1 << 18
+# The codebook types hold up to 128 scores per weight.
+_GRID_CHUNK = 1 << 15
 
 
 def encode(
@@ -31,7 +38,8 @@ def encode(
     _check(weight, ggml_type, importance)
     n_byte = row_bytes(ggml_type, weight.shape[1])
     out = torch.empty(weight.shape[0], n_byte, dtype=torch.uint8, device=weight.device)
-    n_row_chunk = max(1, _CHUNK // max(1, weight.shape[1]))
+    chunk_size = _GRID_CHUNK if ggml_type in GRID_FORMATS else _CHUNK
+    n_row_chunk = max(1, chunk_size // max(1, weight.shape[1]))
     starts = range(0, weight.shape[0], n_row_chunk)
 
     def encode_chunk(start: int) -> None:
@@ -76,13 +84,17 @@ def _encode_rows(
 def _encode_blocks(
     blocks: torch.Tensor, ggml_type: GGMLType, importance: torch.Tensor | None
 ) -> torch.Tensor:
+    if ggml_type in GRID_FORMATS:
+        grid_format = GRID_FORMATS[ggml_type]
+        params, data = fit_grid(blocks, grid_format, importance)
+        return grid_format.pack(round_grid(data, params, grid_format), params)
     code_format = CODE_FORMATS[ggml_type]
     params = fit(blocks, code_format, importance)
     return code_format.pack(round_codes(blocks, params, code_format), params)
 
 
 def _check(weight: torch.Tensor, ggml_type: GGMLType, importance: torch.Tensor | None) -> None:
-    if ggml_type not in FLOAT_TYPES and ggml_type not in CODE_FORMATS:
+    if ggml_type not in ENCODABLE:
         raise ModelError(f"there is no encoder for {ggml_type.name}")
     n_row, n_col = weight.shape
     if n_col % LAYOUTS[ggml_type].block_size:

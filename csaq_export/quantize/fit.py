@@ -6,13 +6,10 @@ from csaq_export.quantize.affine_search import search_affine
 from csaq_export.quantize.block_params import BlockParams
 from csaq_export.quantize.code_format import CodeFormat
 from csaq_export.quantize.half_grid import HalfGrid, half_grid
+from csaq_export.quantize.importance import error_weights
 from csaq_export.quantize.moments import SubBlocks, sub_blocks
 from csaq_export.quantize.scale_search import search_scale
 from csaq_export.quantize.sub_scales import choose_sub_scales
-
-# Share of the largest importance in a block that every weight counts at least: keeps scales
-# of sub-blocks whose inputs were never active defined, and changes no others.
-_IMPORTANCE_FLOOR = 1e-9
 
 
 def fit(
@@ -25,7 +22,7 @@ def fit(
     grid = half_grid(blocks)
     shape = (blocks.shape[0], code_format.n_sub, code_format.sub_size)
     values = (blocks / grid.unit[:, None]).reshape(shape)
-    weights = _even_where_zero(blocks, importance).reshape(shape)
+    weights = error_weights(blocks, importance).reshape(shape)
     if code_format.min_range == (1, 1):
         return _fit_offset_block(values, weights, code_format, grid)
     data = sub_blocks(values, weights)
@@ -41,14 +38,6 @@ def fit(
 
 def _ones(blocks: torch.Tensor) -> torch.Tensor:
     return torch.ones(blocks.shape[0], 1, dtype=torch.int32, device=blocks.device)
-
-
-def _even_where_zero(blocks: torch.Tensor, importance: torch.Tensor | None) -> torch.Tensor:
-    """Weights of the errors, largest of each block 1."""
-    if importance is None:
-        return torch.ones_like(blocks)
-    top = importance.amax(-1, keepdim=True)
-    return torch.where(top > 0, importance / top, 1.0).clamp(min=_IMPORTANCE_FLOOR)
 
 
 def _fit_offset_block(
