@@ -29,45 +29,70 @@ def read_json(path: Path, error: type[ModelError] = ModelError) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Config:
-    """A JSON object with typed access; `where` names it in messages."""
+    """A JSON object with typed access; `where` names it in messages, `error` is their type."""
 
     values: Mapping[str, Any]
     where: str
+    error: type[ModelError] = ModelError
 
     def integer(self, key: str, default: int | None = None, minimum: int = 1) -> int:
-        """An integer of at least `minimum`; ModelError naming the key otherwise."""
+        """An integer of at least `minimum`; `error` naming the key otherwise."""
         value = self._value(key, default)
         if type(value) is not int or not minimum <= value < 1 << 31:
-            raise ModelError(f"{self.where}: {key}: {value!r} is not an integer ≥ {minimum}")
+            raise self.error(f"{self.where}: {key}: {value!r} is not an integer ≥ {minimum}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A finite, positive number; ModelError naming the key otherwise."""
+        """A finite, positive number; `error` naming the key otherwise."""
         value = self._value(key, default)
         if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-            raise ModelError(f"{self.where}: {key}: {value!r} is not a positive number")
+            raise self.error(f"{self.where}: {key}: {value!r} is not a positive number")
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """True or false; ModelError naming the key otherwise."""
+        """True or false; `error` naming the key otherwise."""
         value = self._value(key, default)
         if not isinstance(value, bool):
-            raise ModelError(f"{self.where}: {key}: {value!r} is neither true nor false")
+            raise self.error(f"{self.where}: {key}: {value!r} is neither true nor false")
         return value
 
     def text(self, key: str, default: str) -> str:
-        """A string; ModelError naming the key otherwise."""
+        """A string; `error` naming the key otherwise."""
         value = self._value(key, default)
         if not isinstance(value, str):
-            raise ModelError(f"{self.where}: {key}: {value!r} is not a string")
+            raise self.error(f"{self.where}: {key}: {value!r} is not a string")
         return value
 
     def part(self, key: str) -> "Config":
         """The object under `key`; empty where the key is absent or null."""
         value = self._value(key, {})
         if not isinstance(value, dict):
-            raise ModelError(f"{self.where}: {key}: not an object")
-        return Config(value, f"{self.where}: {key}")
+            raise self.error(f"{self.where}: {key}: not an object")
+        return Config(value, f"{self.where}: {key}", self.error)
+
+    def items(self, key: str) -> list[Any]:
+        """The list under `key`; empty where the key is absent or null."""
+        value = self._value(key, [])
+        if not isinstance(value, list):
+            raise self.error(f"{self.where}: {key}: not a list")
+        return value
+
+    def objects(self, key: str) -> "list[Config]":
+        """The list under `key`, whose entries must be objects."""
+        entries = self.items(key)
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise self.error(f"{self.where}: {key}: an entry is not an object")
+        return [Config(entry, f"{self.where}: {key}", self.error) for entry in entries]
+
+    def steps(self, key: str, plural: str) -> "list[Config]":
+        """The object under `key`, or those it lists under `plural` if its type is `Sequence`.
+
+        The form in which tokenizers saves normalizers, pre-tokenizers and post-processors.
+        """
+        step = self.part(key)
+        if step.values.get("type") != "Sequence":
+            return [step] if step.values else []
+        return step.objects(plural)
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -77,5 +102,5 @@ class Config:
         if value is not None:
             return value
         if default is None:
-            raise ModelError(f"{self.where}: {key} is missing")
+            raise self.error(f"{self.where}: {key} is missing")
         return default

@@ -99,12 +99,18 @@ def decoder_metadata(config: Config, family: Family, h: HParams) -> Metadata:
         "attention.head_count": u32(h.n_head),
         "attention.head_count_kv": u32(h.n_head_kv),
         "attention.layer_norm_rms_epsilon": f32(h.norm_eps),
-        "attention.key_length": u32(h.head_dim),
-        "attention.value_length": u32(h.head_dim),
         **family.extra_keys(config, h),
     }
     named = {f"{family.architecture}.{key}": value for key, value in keys.items()}
     return named | h.rope.metadata(family.architecture)
+
+
+def head_lengths(h: HParams) -> Metadata:
+    """The size of a head, for graphs that do not take it to be width / heads."""
+    return {
+        "attention.key_length": u32(h.head_dim),
+        "attention.value_length": u32(h.head_dim),
+    }
 
 
 def slots(family: Family, h: HParams) -> Iterator[Slot]:

@@ -1,12 +1,16 @@
 """Llama 1, 2, 3.x and what shares its graph: Mistral, SmolLM, TinyLlama."""
 
-from csaq_export.arch.decoder import Family, HParams
+from csaq_export.arch.decoder import Family, HParams, head_lengths
 from csaq_export.config import Config
 from csaq_export.metadata import Metadata, u32
 
 
 def _extra_keys(config: Config, h: HParams) -> Metadata:
-    return {"vocab_size": u32(h.n_vocab), "rope.dimension_count": u32(h.head_dim)}
+    return {
+        **head_lengths(h),
+        "vocab_size": u32(h.n_vocab),
+        "rope.dimension_count": u32(h.head_dim),
+    }
 
 
 FAMILY = Family(

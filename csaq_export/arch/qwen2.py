@@ -1,11 +1,18 @@
 """Qwen2 and Qwen2.5: biases on q, k and v, no row permutation."""
 
+from csaq_runtime.errors import ModelError
+
 from csaq_export.arch.decoder import Family, HParams
 from csaq_export.config import Config
 from csaq_export.metadata import Metadata
 
 
 def _extra_keys(config: Config, h: HParams) -> Metadata:
+    if h.n_head * h.head_dim != h.n_embd:
+        raise ModelError(
+            f"{config.where}: head_dim {h.head_dim}: llama.cpp's qwen2 has heads of "
+            f"hidden_size / num_attention_heads only"
+        )
     return {}
 
 

@@ -1,12 +1,12 @@
 """Qwen3: RMS norms on every query and key head, head size independent of the width."""
 
-from csaq_export.arch.decoder import Family, HParams
+from csaq_export.arch.decoder import Family, HParams, head_lengths
 from csaq_export.config import Config
 from csaq_export.metadata import Metadata
 
 
 def _extra_keys(config: Config, h: HParams) -> Metadata:
-    return {}
+    return head_lengths(h)
 
 
 FAMILY = Family(

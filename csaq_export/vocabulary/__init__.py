@@ -49,4 +49,4 @@ def _tokens(folder: Path, document: Config, settings: Config, n_vocab: int) -> T
 
 def _optional(path: Path) -> Config:
     values = read_json(path, TokenizerError) if path.exists() else {}
-    return Config(values, str(path))
+    return Config(values, str(path), TokenizerError)

@@ -50,13 +50,11 @@ def _type(content: str, unknown: Any) -> TokenType:
 
 def _adds_space(document: Config) -> bool:
     """Whether a text gets a leading space; TokenizerError unless spaces become `▁` as usual."""
-    rules = document.part("normalizer").values
-    steps = rules.get("normalizers") if rules.get("type") == "Sequence" else [rules]
-    kinds = [step.get("type") for step in steps or [] if isinstance(step, dict)]
+    kinds = [step.values.get("type") for step in document.steps("normalizer", "normalizers")]
     splitter = document.part("pre_tokenizer").values
     if kinds in (["Prepend", "Replace"], ["Replace"]) and not splitter:
         return "Prepend" in kinds
-    if splitter.get("type") == "Metaspace" and kinds in ([None], []):
+    if splitter.get("type") == "Metaspace" and not kinds:
         return bool(splitter.get("prepend_scheme", "always") != "never")
     raise TokenizerError(
         f"{document.where}: spaces are not handled as in Llama (normalizers {kinds}, "

@@ -6,6 +6,7 @@ whose rules match none of them would be split differently, so it is refused.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from csaq_runtime.errors import TokenizerError
@@ -48,9 +49,8 @@ IGNORE_MERGES = ("llama-bpe", "tekken")
 
 def pre_tokenizer_name(document: Config) -> str:
     """llama.cpp's name for the splitting rules; TokenizerError showing them if it has none."""
-    rules = document.part("pre_tokenizer").values
-    steps = rules.get("pretokenizers") if rules.get("type") == "Sequence" else [rules]
-    described = tuple(_describe(step) for step in steps or [])
+    steps = document.steps("pre_tokenizer", "pretokenizers")
+    described = tuple(_describe(step.values) for step in steps)
     name = NAMES.get(described)
     ignores = document.part("model").flag("ignore_merges")
     if name in WITHOUT_IGNORE_MERGES and not ignores:
@@ -58,16 +58,14 @@ def pre_tokenizer_name(document: Config) -> str:
     if name is None or (ignores and name not in IGNORE_MERGES):
         raise TokenizerError(
             f"{document.where}: llama.cpp has no name for this pre-tokenizer: "
-            f"{json.dumps(rules, ensure_ascii=False)[:300]}",
+            f"{json.dumps(document.values.get('pre_tokenizer'), ensure_ascii=False)[:300]}",
             f"known: {', '.join([*NAMES.values(), *WITHOUT_IGNORE_MERGES.values()])}",
         )
     return name
 
 
-def _describe(step: Any) -> Step:
+def _describe(step: Mapping[str, Any]) -> Step:
     """A step as (kind, rule); anything unusual in it makes a rule that matches no name."""
-    if not isinstance(step, dict):
-        return ("?", repr(step))
     kind = step.get("type")
     if kind == "ByteLevel" and not step.get("add_prefix_space"):
         return _BYTES_GPT2 if step.get("use_regex", True) else _BYTES

@@ -27,7 +27,7 @@ def special_metadata(
     added = _added_by_template(document, names)
     metadata: Metadata = {}
     for kind, key in KEYS.items():
-        token_id = _token_id(kind, names[kind], document, config)
+        token_id = _token_id(kind, names[kind], texts, config)
         if token_id is not None and not 0 <= token_id < len(texts):
             raise TokenizerError(
                 f"{config.where}: {kind}_token_id {token_id} is beyond {len(texts)} tokens"
@@ -47,10 +47,9 @@ def _content(entry: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _token_id(kind: str, name: str | None, document: Config, config: Config) -> int | None:
-    for entry in document.values.get("added_tokens") or []:
-        if name is not None and entry.get("content") == name:
-            return int(entry["id"])
+def _token_id(kind: str, name: str | None, texts: list[str], config: Config) -> int | None:
+    if name is not None and name in texts:
+        return texts.index(name)
     value = config.values.get(f"{kind}_token_id")
     return value if type(value) is int else None
 
@@ -60,19 +59,17 @@ def _added_by_template(document: Config, names: dict[str, str | None]) -> dict[s
 
     A template may also name a bos token tokenizer_config.json does not know.
     """
-    rules = document.part("post_processor").values
-    steps = rules.get("processors") if rules.get("type") == "Sequence" else [rules]
     added: dict[str, bool] = {}
-    for step in (s for s in steps or [] if isinstance(s, dict)):
-        if step.get("type") == "ByteLevel":
+    for step in document.steps("post_processor", "processors"):
+        if step.values.get("type") == "ByteLevel":
             added = {"bos": False, "eos": False} | added
-        if step.get("type") == "TemplateProcessing":
-            added |= _single(step.get("single"), names) | _pair(step.get("pair"), names)
+        if step.values.get("type") == "TemplateProcessing":
+            added |= _single(_template_tokens(step, "single"), names)
+            added |= _pair(_template_tokens(step, "pair"), names)
     return added
 
 
-def _single(template: Any, names: dict[str, str | None]) -> dict[str, bool]:
-    tokens = _template_tokens(template)
+def _single(tokens: list[str | None], names: dict[str, str | None]) -> dict[str, bool]:
     added = {}
     if len(tokens) > 1 and tokens[0] is not None:
         names["bos"] = names["bos"] or tokens[0]
@@ -83,8 +80,7 @@ def _single(template: Any, names: dict[str, str | None]) -> dict[str, bool]:
     return added
 
 
-def _pair(template: Any, names: dict[str, str | None]) -> dict[str, bool]:
-    tokens = _template_tokens(template)
+def _pair(tokens: list[str | None], names: dict[str, str | None]) -> dict[str, bool]:
     places = [i for i, token in enumerate(tokens) if token is None]
     if len(places) != 2 or places[1] - places[0] < 2:
         return {}
@@ -93,7 +89,6 @@ def _pair(template: Any, names: dict[str, str | None]) -> dict[str, bool]:
     return {"sep": any(token in separators for token in between)}
 
 
-def _template_tokens(template: Any) -> list[str | None]:
+def _template_tokens(step: Config, key: str) -> list[str | None]:
     """Special token texts of a template in order, None for each text."""
-    pieces = [piece for piece in template or [] if isinstance(piece, dict)]
-    return [(piece.get("SpecialToken") or {}).get("id") for piece in pieces]
+    return [_content(piece.part("SpecialToken").values.get("id")) for piece in step.objects(key)]

@@ -101,10 +101,7 @@ def added_token(entry: Any, token_id: Any, n_vocab: int, where: str) -> AddedTok
 
 def added_tokens(document: Config, n_vocab: int) -> Iterator[AddedToken]:
     """The checked `added_tokens` of a tokenizer.json."""
-    entries = document.values.get("added_tokens") or []
-    if not isinstance(entries, list):
-        raise TokenizerError(f"{document.where}: added_tokens is not a list")
-    for entry in entries:
+    for entry in document.items("added_tokens"):
         token_id = entry.get("id") if isinstance(entry, dict) else None
         yield added_token(entry, token_id, n_vocab, document.where)
 
@@ -124,11 +121,15 @@ def vocabulary_of(document: Config, n_vocab: int) -> dict[str, int]:
 
 def merges_of(document: Config) -> list[tuple[str, str]]:
     """`model.merges` of a tokenizer.json in either form ("a b" or ["a", "b"])."""
-    merges = document.part("model").values.get("merges") or []
-    pairs = [tuple(m.split(" ") if isinstance(m, str) else m) for m in merges]
-    if not all(len(p) == 2 and all(isinstance(s, str) for s in p) for p in pairs):
+    merges = document.part("model").items("merges")
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if not all(_is_pair(pair) for pair in pairs):
         raise TokenizerError(f"{document.where}: a merge is not a pair of texts")
     return [(left, right) for left, right in pairs]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(s, str) for s in value)
 
 
 def _looks_special(content: str) -> bool:

@@ -147,6 +147,8 @@ def write_sentencepiece(folder: Path, n_vocab: int = N_VOCAB) -> None:
         vocab_size=n_vocab - 2,
         byte_fallback=True,
         character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
         minloglevel=2,
     )
     (folder / "tokenizer.vocab").unlink()

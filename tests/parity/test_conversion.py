@@ -1,0 +1,88 @@
+"""Converted files in llama.cpp: logits are transformers', token ids the tokenizer's own."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sentencepiece import SentencePieceProcessor
+
+from csaq_export.pipeline import Conversion, convert
+from tests.export.models import (
+    CONFIGS,
+    END,
+    PROBE,
+    TEXT,
+    build_model,
+    byte_level_tokenizer,
+    llama_bpe_tokenizer,
+    save_folder,
+    write_sentencepiece,
+)
+from tests.parity import oracle
+
+IDS = np.random.default_rng(0).integers(0, 300, 60).tolist()
+TEXTS = [PROBE, *TEXT[:3], "a  b", " x", "\n\n", "don't 123456 WE'LL", ""]
+
+
+def spread(logits: np.ndarray) -> float:
+    return float(logits.max() - logits.min())
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_f32_file_gives_transformers_logits(tmp_path, kind):
+    model = save_folder(tmp_path / "model", kind)
+    out = tmp_path / "model.gguf"
+    convert(Conversion(str(tmp_path / "model"), out, "F32"))
+    with torch.no_grad():
+        expected = model(torch.tensor([IDS])).logits[0].numpy()
+    found = oracle.logits(out, IDS)
+    assert np.abs(found - expected).max() <= 1e-4 * spread(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("F16", 2e-3), ("BF16", 2e-2), ("Q8_0", 3e-2), ("Q5_1", 0.15)]
+)
+def test_smaller_types_load_and_stay_near(tmp_path, name, limit):
+    model = save_folder(tmp_path / "model", "llama")
+    out = tmp_path / "model.gguf"
+    convert(Conversion(str(tmp_path / "model"), out, name))
+    with torch.no_grad():
+        expected = model(torch.tensor([IDS])).logits[0].numpy()
+    found = oracle.logits(out, IDS)
+    assert np.abs(found - expected).max() <= limit * spread(expected)
+
+
+@pytest.mark.parametrize("pre", ["qwen2", "llama-bpe", "gpt-2", "smollm"])
+def test_byte_level_vocabularies_tokenize_alike(tmp_path, pre):
+    folder = tmp_path / "model"
+    save_folder(folder, "llama")
+    tokenizer = byte_level_tokenizer(pre)
+    tokenizer.save_pretrained(folder)
+    convert(Conversion(str(folder), tmp_path / "model.gguf", "F16"))
+    texts = [*TEXTS, f"{END}a<tool>b", "<|im_start|>user"]
+    begin = [0] if pre == "llama-bpe" else []
+    expected = [begin + tokenizer(text)["input_ids"] for text in texts]
+    assert oracle.tokenize(tmp_path / "model.gguf", texts) == expected
+
+
+def test_sentencepiece_vocabulary_tokenizes_alike(tmp_path):
+    folder = tmp_path / "model"
+    build_model("llama").save_pretrained(folder)
+    write_sentencepiece(folder)
+    convert(Conversion(str(folder), tmp_path / "model.gguf", "F16"))
+    pieces = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    expected = [[1, *pieces.Encode(text)] for text in TEXTS]
+    assert oracle.tokenize(tmp_path / "model.gguf", TEXTS) == expected
+
+
+def test_llama_tokenizer_json_tokenizes_alike(tmp_path):
+    folder = tmp_path / "model"
+    build_model("llama", vocab_size=450).save_pretrained(folder)
+    tokenizer = llama_bpe_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    convert(Conversion(str(folder), tmp_path / "model.gguf", "F16"))
+    expected = [[1, *tokenizer.encode(text).ids] for text in TEXTS]
+    assert oracle.tokenize(tmp_path / "model.gguf", TEXTS) == expected
