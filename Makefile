@@ -30,21 +30,21 @@ $(BIN)/python:
 # The default torch wheel of the package index brings gigabytes of CUDA libraries:
 # without a GPU the CPU build is asked for by name, first from the configured sources.
 $(VENV)/torch.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25'
+	$(BIN)/python -m pip install -qq --upgrade 'pip>=25'
 	@if command -v nvidia-smi >/dev/null; then \
-		$(BIN)/pip install --quiet 'torch==$(TORCH)'; \
+		$(BIN)/pip install -qq 'torch==$(TORCH)'; \
 	else \
-		$(BIN)/pip install --quiet 'torch==$(TORCH)+cpu' 2>/dev/null \
-		|| $(BIN)/pip install --quiet --index-url $(CPU_INDEX) 'torch==$(TORCH)'; \
+		$(BIN)/pip install -qq 'torch==$(TORCH)+cpu' 2>/dev/null \
+		|| $(BIN)/pip install -qq --index-url $(CPU_INDEX) 'torch==$(TORCH)'; \
 	fi
 	@touch $@
 
 $(VENV)/convert.stamp: $(VENV)/torch.stamp pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[convert]'
+	$(BIN)/pip install -qq --editable '.[convert]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/torch.stamp pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[convert,test]'
+	$(BIN)/pip install -qq --editable '.[convert,test]'
 	@touch $(VENV)/convert.stamp $@
 
 clean:

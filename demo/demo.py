@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from csaq_cli.table import size_text
 from csaq_runtime.engine import Engine
 from numpy.typing import NDArray
 
@@ -87,7 +88,7 @@ def print_comparison(paths: dict[str, Path]) -> None:
     for kind, path in paths.items():
         scores = original if kind == TYPES[0] else score(path, stories)[0]
         quality = compare(original, scores, targets)
-        size = f"{path.stat().st_size / 1e6:.2f} MB"
+        size = size_text(path.stat().st_size)
         print(f"{kind:<8} {size:>9} {quality.perplexity:>11.3f} {quality.divergence:>11.5f}")
 
 
@@ -96,7 +97,7 @@ def main() -> None:
     weights = MODEL / "model.safetensors"
     if not weights.is_file():
         sys.exit(f"demo: {weights} is missing: train it with demo/train.py")
-    print(f"The demo model: {weights.stat().st_size / 1e6:.1f} MB of bf16 weights in {MODEL}")
+    print(f"The demo model: {size_text(weights.stat().st_size)} of bf16 weights in {MODEL}")
     OUT.mkdir(exist_ok=True)
     paths = {kind: convert(kind) for kind in TYPES}
     print_comparison(paths)

@@ -11,6 +11,7 @@ import click
 from csaq_runtime.errors import CsaqError
 
 from csaq_cli.out_name import default_name
+from csaq_export.presets import find_preset
 
 EPILOG = """\b
 Examples:
@@ -48,13 +49,12 @@ def convert(
 
     The path of the new file is printed on standard output.
     """
+    name, _ = find_preset(kind)
     with _extra_installed():
         from csaq_cli import plan_report
         from csaq_cli.progress import show_progress
         from csaq_export import pipeline
-        from csaq_export.presets import find_preset
 
-    name, _ = find_preset(kind)
     out = output or Path(default_name(model, name))
     conversion = pipeline.Conversion(model, out, name, revision, force)
     if dry_run:

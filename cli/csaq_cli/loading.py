@@ -8,10 +8,16 @@ CLEAR_LINE = "\r\x1b[K"
 
 def loading_line(quiet: bool) -> Callable[[int, int], None] | None:
     """The callback for `Engine.open`, or None where nobody watches."""
-    return None if quiet or not sys.stderr.isatty() else _show
+    if quiet or not sys.stderr.isatty():
+        return None
+    _print("loading … (the first time, kernels are compiled for this processor)")
+    return _show
 
 
 def _show(done_bytes: int, total_bytes: int) -> None:
     percent = 100 * done_bytes // max(total_bytes, 1)
-    text = f"{CLEAR_LINE}loading {percent} %" if done_bytes < total_bytes else CLEAR_LINE
-    print(text, end="", file=sys.stderr, flush=True)
+    _print(f"loading {percent} %" if done_bytes < total_bytes else "")
+
+
+def _print(text: str) -> None:
+    print(f"{CLEAR_LINE}{text}", end="", file=sys.stderr, flush=True)

@@ -16,13 +16,18 @@ from csaq_cli.run_options import RunOptions
 
 def open_engine(path: Path, options: RunOptions) -> Engine:
     """Load `path` as the options say; raises GGUFError, ModelError, ResourceError."""
-    return Engine.open(
-        path,
-        n_ctx=options.ctx_size,
-        n_threads=options.threads,
-        cache_type=options.cache_type,
-        progress=loading_line(options.quiet),
-    )
+    progress = loading_line(options.quiet)
+    try:
+        return Engine.open(
+            path,
+            n_ctx=options.ctx_size,
+            n_threads=options.threads,
+            cache_type=options.cache_type,
+            progress=progress,
+        )
+    finally:
+        if progress is not None:
+            progress(1, 1)
 
 
 def sampling_of(options: RunOptions) -> Sampling:
@@ -43,6 +48,8 @@ def prompt_ids(engine: Engine, prompt: str, options: RunOptions) -> list[int]:
     vocabulary = engine.vocabulary
     if vocabulary.chat_template and not options.no_conversation:
         return chat_ids(vocabulary, conversation(options.system_prompt, prompt))
+    if options.system_prompt:
+        raise UsageError("a system message needs a chat template, and none is used here")
     return vocabulary.encode(prompt)
 
 
@@ -65,6 +72,8 @@ def chat_on_terminal(engine: Engine, options: RunOptions) -> None:
     """Chat until the user leaves; raises UsageError where the model has no chat template."""
     if not engine.vocabulary.chat_template or options.no_conversation:
         raise UsageError("there is nothing to continue", "give a prompt with -p or -f")
+    if options.as_json:
+        raise UsageError("--json answers one prompt", "give it with -p, -f or on standard input")
     from csaq_cli.chat.session import ChatSession
     from csaq_cli.chat.terminal import chat
 

@@ -43,6 +43,12 @@ def test_template_and_system_message_change_what_the_model_reads(csaq, tiny_gguf
     assert n_prompt("-sys", "ok") == len("<system>ok<user>hi<assistant>") + 1
 
 
+def test_system_message_without_a_template_is_refused_not_ignored(csaq, tiny_gguf):
+    done = csaq("run", tiny_gguf, "-p", "hi", "-no-cnv", "-sys", "ok", *GREEDY)
+    assert done.returncode == 2
+    assert "chat template" in done.stderr
+
+
 def test_seed_decides_the_reply(csaq, tiny_gguf):
     def reply(seed):
         return csaq("run", tiny_gguf, "-p", "x", "-n", 12, "-s", seed, "--temp", 2, "-q").stdout

@@ -1,0 +1,20 @@
+"""The guides name every option there is, and none that is not."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from csaq_cli.convert import convert
+from csaq_cli.run import run
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.mark.parametrize(("guide", "command"), [("run.md", run), ("convert.md", convert)])
+def test_guide_and_command_agree_on_the_options(guide, command):
+    rows = [line for line in (DOCS / guide).read_text().splitlines() if line.startswith("| `-")]
+    named = {flag for row in rows for flag in re.findall(r"`(-[\w-]+)", row.split("|")[1])}
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    real = {flag for option in options for flag in option.opts}
+    assert named == real
