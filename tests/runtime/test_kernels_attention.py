@@ -11,23 +11,16 @@ N_HEAD, HEAD_PAD, N_POSITION = 3, 64, 150
 
 @numba.njit
 def attend(
-    query: int, rows: int, cache: int, scratch: int, n: int, is_half: bool, scale: float
+    query: int, rows: int, cache: int, scratch: int, n: int, half: int, scale: float
 ) -> None:
     """Fill the cache with `n` keys and values from `rows`, then attend to all of them."""
     keys, values = cache, cache + 4 * 160 * HEAD_PAD
     for position in range(n):
         key = rows + 8 * position * HEAD_PAD
-        if is_half:
-            attention.store_key_half(key, keys, position, HEAD_PAD)
-            attention.store_value_half(key + 4 * HEAD_PAD, values, position, HEAD_PAD)
-        else:
-            attention.store_key_single(key, keys, position, HEAD_PAD)
-            attention.store_value_single(key + 4 * HEAD_PAD, values, position, HEAD_PAD)
-    shape, scores = (N_HEAD, HEAD_PAD, 4 * 160), scratch + 4 * N_HEAD * HEAD_PAD
-    if is_half:
-        attention.attend_half(query, keys, values, scores, scratch, shape, n, scale)
-    else:
-        attention.attend_single(query, keys, values, scores, scratch, shape, n, scale)
+        attention.store_key(key, keys, half, position, HEAD_PAD)
+        attention.store_value(key + 4 * HEAD_PAD, values, half, position, HEAD_PAD)
+    places = (scratch + 4 * N_HEAD * HEAD_PAD, 4 * 160, scratch)
+    attention.attend(query, (keys, values, half), places, (N_HEAD, HEAD_PAD), n, scale)
 
 
 def expected(
@@ -49,7 +42,7 @@ def test_attention_equals_numpy(n: int, is_half: bool) -> None:
     cache = np.full(2 * 160 * HEAD_PAD, np.nan, np.float32)
     scratch = np.full(N_HEAD * (HEAD_PAD + 160), np.nan, np.float32)
     addresses = [array.ctypes.data for array in (query, rows, cache, scratch)]
-    attend(*addresses, n, is_half, np.float32(0.3))
+    attend(*addresses, n, int(is_half), np.float32(0.3))
     totals = scratch[: N_HEAD * HEAD_PAD].reshape(N_HEAD, HEAD_PAD)
     if is_half:
         rows = rows.astype(np.float16)

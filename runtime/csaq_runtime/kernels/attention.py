@@ -1,9 +1,10 @@
-"""Causal attention of one token's query heads against one key/value head of the cache.
+"""Causal attention of one token's query heads that share one key/value head of the cache.
 
-Cache layout, per layer and key/value head (see `cache.py`): keys in blocks of 16 positions,
-`[n_block][head_pad][16]`, so that 16 scores form in one vector without horizontal sums; values
-position by position, `[n_position][head_pad]`. All sums run in an order that depends on the
-position only: neither threads nor batches change a bit of the result.
+Cache layout, per layer and key/value head (`cache.py` allocates it): keys in blocks of 16
+positions, `[n_block][head_pad][16]`, so that 16 scores form in one vector without horizontal
+sums; values position by position, `[n_position][head_pad]`. Elements are float16 (`half` not 0)
+or float32. All sums run in an order that depends on the position only: neither threads nor
+batches nor neighbouring heads change a bit of the result.
 """
 
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 import numpy as np
 
 from csaq_runtime.kernels import lanes
+from csaq_runtime.kernels.attention_block import (
+    add_values_half,
+    add_values_single,
+    score_block_half,
+    score_block_single,
+)
 from csaq_runtime.kernels.jit import part
 
 POSITION_CHUNK = 64
@@ -18,10 +25,44 @@ MASKED = np.float32(-np.inf)
 
 
 @part
-def softmax_weights(scores: int, n_position: int) -> float:
-    """Turn scores into exp(score - max) in place; returns the sum. Lanes past the end become 0."""
-    n_byte = (n_position + 15) // 16 * 64
-    for offset in range(4 * n_position, n_byte, 4):
+def attend(query: int, head_cache: Any, scratch: Any, group: Any, n: int, scale: float) -> None:
+    """Attention of a group of query heads, float32 [n_head][head_pad], to `n` positions.
+
+    `head_cache` is (keys, values, half) of one head; `scratch` (scores, bytes per row of scores,
+    totals); `group` (n_head, head_pad). Leaves the results, [n_head][head_pad], in `totals`.
+    """
+    scores, score_bytes, totals = scratch
+    n_head, head_pad = group
+    score_all(query, head_cache, scratch, group, n, scale)
+    for head in range(n_head):
+        softmax(scores + head * score_bytes, n)
+    for offset in range(0, 4 * n_head * head_pad, 64):
+        lanes.store(totals + offset, lanes.zero())
+    sum_all(head_cache, scratch, group, n)
+
+
+@part
+def score_all(query: int, head_cache: Any, scratch: Any, group: Any, n: int, scale: float) -> None:
+    """Scores of all heads of the group; a block of keys comes from memory once."""
+    keys, _, half = head_cache
+    scores, score_bytes, _ = scratch
+    n_head, head_pad = group
+    factor = np.float32(scale)
+    block_bytes = 16 * head_pad * (2 if half != 0 else 4)
+    for block in range((n + 15) // 16):
+        for head in range(n_head):
+            row, place = query + 4 * head * head_pad, scores + head * score_bytes + 64 * block
+            if half != 0:
+                score_block_half(row, keys + block * block_bytes, place, head_pad, factor)
+            else:
+                score_block_single(row, keys + block * block_bytes, place, head_pad, factor)
+
+
+@part
+def softmax(scores: int, n: int) -> None:
+    """Turn `n` scores into probabilities, in place."""
+    n_byte = (n + 15) // 16 * 64
+    for offset in range(4 * n, n_byte, 4):
         lanes.store_scalar(scores + offset, MASKED)
     peak = lanes.load(scores)
     for offset in range(64, n_byte, 64):
@@ -31,161 +72,47 @@ def softmax_weights(scores: int, n_position: int) -> float:
         weight = lanes.exponential(lanes.subtract(lanes.load(scores + offset), maximum))
         lanes.store(scores + offset, weight)
         weights = lanes.add(weights, weight)
-    total: float = lanes.total(weights)
-    return total
+    factor = lanes.splat(np.float32(1.0) / lanes.total(weights))
+    for offset in range(0, n_byte, 64):
+        lanes.store(scores + offset, lanes.multiply(lanes.load(scores + offset), factor))
 
 
-def build_key_scores(load_cached: Any, n_byte: int) -> Any:
-    """`block_scores` for caches whose elements take `n_byte` and are read by `load_cached`."""
-
-    @part
-    def block_scores(query: int, block: int, head_pad: int) -> Any:
-        """Dot products of one query head with the 16 keys of a block, unscaled."""
-        row = 16 * n_byte
-        first, second = lanes.zero(), lanes.zero()
-        third, fourth = lanes.zero(), lanes.zero()
-        for _ in range(0, head_pad, 4):
-            first = lanes.multiply_add(lanes.load_splat(query), load_cached(block), first)
-            second = lanes.multiply_add(
-                lanes.load_splat(query + 4), load_cached(block + row), second
-            )
-            third = lanes.multiply_add(
-                lanes.load_splat(query + 8), load_cached(block + 2 * row), third
-            )
-            fourth = lanes.multiply_add(
-                lanes.load_splat(query + 12), load_cached(block + 3 * row), fourth
-            )
-            query += 16
-            block += 4 * row
-        return lanes.add(lanes.add(first, second), lanes.add(third, fourth))
-
-    return block_scores
-
-
-def build_value_sum(load_cached: Any, n_byte: int) -> Any:
-    """`add_values` for caches whose elements take `n_byte` and are read by `load_cached`."""
-
-    @part
-    def add_values(weights: int, values: int, total: int, row: int, n_position: int) -> None:
-        """`total += Σ weight · value` over `n_position` rows of `row` bytes, 32 lanes wide."""
-        low, high = lanes.load(total), lanes.load(total + 64)
-        odd_low, odd_high = lanes.zero(), lanes.zero()
-        for position in range(0, n_position - 1, 2):
-            value = values + position * row
-            weight = lanes.load_splat(weights + 4 * position)
-            odd_weight = lanes.load_splat(weights + 4 * position + 4)
-            low = lanes.multiply_add(weight, load_cached(value), low)
-            high = lanes.multiply_add(weight, load_cached(value + 16 * n_byte), high)
-            value += row
-            odd_low = lanes.multiply_add(odd_weight, load_cached(value), odd_low)
-            odd_high = lanes.multiply_add(odd_weight, load_cached(value + 16 * n_byte), odd_high)
-        if n_position % 2:
-            value = values + (n_position - 1) * row
-            weight = lanes.load_splat(weights + 4 * (n_position - 1))
-            low = lanes.multiply_add(weight, load_cached(value), low)
-            high = lanes.multiply_add(weight, load_cached(value + 16 * n_byte), high)
-        lanes.store(total, lanes.add(low, odd_low))
-        lanes.store(total + 64, lanes.add(high, odd_high))
-
-    return add_values
-
-
-def build_attend(load_cached: Any, n_byte: int) -> Any:
-    """`attend` for caches whose elements take `n_byte` and are read by `load_cached`."""
-    block_scores = build_key_scores(load_cached, n_byte)
-    add_values = build_value_sum(load_cached, n_byte)
-
-    @part
-    def score_all(
-        query: int, keys: int, scores: int, shape: Any, n_position: int, scale: float
-    ) -> None:
-        """Scores of all heads of the group; a block of keys is read from memory once."""
-        n_head, head_pad, score_stride = shape
-        factor = lanes.splat(np.float32(scale))
-        for position in range(0, n_position, 16):
-            block = keys + position * head_pad * n_byte
-            for head in range(n_head):
-                score = block_scores(query + 4 * head * head_pad, block, head_pad)
-                lanes.store(
-                    scores + head * score_stride + 4 * position, lanes.multiply(score, factor)
-                )
-
-    @part
-    def sum_all(weights: int, values: int, totals: int, shape: Any, n_position: int) -> None:
-        """Weighted sums of all heads of the group; a chunk of values is read from memory once."""
-        n_head, head_pad, score_stride = shape
-        for start in range(0, n_position, POSITION_CHUNK):
-            n = min(POSITION_CHUNK, n_position - start)
-            chunk = values + start * head_pad * n_byte
-            for head in range(n_head):
-                weight = weights + head * score_stride + 4 * start
-                total = totals + 4 * head * head_pad
-                for lane in range(0, head_pad, 32):
-                    place = chunk + lane * n_byte
-                    add_values(weight, place, total + 4 * lane, head_pad * n_byte, n)
-
-    @part
-    def attend(
-        query: int,
-        keys: int,
-        values: int,
-        scores: int,
-        totals: int,
-        shape: Any,
-        n_position: int,
-        scale: float,
-    ) -> None:
-        """Attention of `n_head` query heads that share one key/value head.
-
-        `shape` is (n_head, head_pad, bytes per row of `scores`). The results, float32
-        [n_head][head_pad], are left in `totals`; `scores` is scratch.
-        """
-        n_head, head_pad, score_stride = shape
-        score_all(query, keys, scores, shape, n_position, scale)
-        for offset in range(0, 4 * n_head * head_pad, 64):
-            lanes.store(totals + offset, lanes.zero())
+@part
+def sum_all(head_cache: Any, scratch: Any, group: Any, n: int) -> None:
+    """Weighted sums of all heads of the group; a chunk of values comes from memory once."""
+    _, values, half = head_cache
+    scores, score_bytes, totals = scratch
+    n_head, head_pad = group
+    row_bytes = head_pad * (2 if half != 0 else 4)
+    for start in range(0, n, POSITION_CHUNK):
+        n_chunk, chunk = min(POSITION_CHUNK, n - start), values + start * row_bytes
         for head in range(n_head):
-            row = scores + head * score_stride
-            weight = np.float32(1.0) / softmax_weights(row, n_position)
-            factor = lanes.splat(weight)
-            for offset in range(0, 4 * n_position, 64):
-                lanes.store(row + offset, lanes.multiply(lanes.load(row + offset), factor))
-        sum_all(scores, values, totals, shape, n_position)
-
-    return attend
-
-
-attend_single = build_attend(lanes.load, 4)
-attend_half = build_attend(lanes.load_half, 2)
+            weights = scores + head * score_bytes + 4 * start
+            total = totals + 4 * head * head_pad
+            if half != 0:
+                add_values_half(weights, chunk, total, head_pad, n_chunk)
+            else:
+                add_values_single(weights, chunk, total, head_pad, n_chunk)
 
 
 @part
-def store_key_single(key: int, keys: int, position: int, head_pad: int) -> None:
+def store_key(key: int, keys: int, half: int, position: int, head_pad: int) -> None:
     """Scatter a float32 key [head_pad] into its block of 16 positions."""
-    place = keys + 4 * (position // 16 * 16 * head_pad + position % 16)
+    place = position // 16 * 16 * head_pad + position % 16
     for element in range(head_pad):
-        lanes.store_scalar(place + 64 * element, lanes.load_scalar(key + 4 * element))
+        value = lanes.load_scalar(key + 4 * element)
+        if half != 0:
+            lanes.store_half_scalar(keys + 2 * place + 32 * element, value)
+        else:
+            lanes.store_scalar(keys + 4 * place + 64 * element, value)
 
 
 @part
-def store_key_half(key: int, keys: int, position: int, head_pad: int) -> None:
-    """Scatter a float32 key [head_pad] as float16 into its block of 16 positions."""
-    place = keys + 2 * (position // 16 * 16 * head_pad + position % 16)
-    for element in range(head_pad):
-        lanes.store_half_scalar(place + 32 * element, lanes.load_scalar(key + 4 * element))
-
-
-@part
-def store_value_single(value: int, values: int, position: int, head_pad: int) -> None:
+def store_value(value: int, values: int, half: int, position: int, head_pad: int) -> None:
     """Append a float32 value row [head_pad]."""
-    for offset in range(0, 4 * head_pad, 64):
-        lanes.store(values + 4 * position * head_pad + offset, lanes.load(value + offset))
-
-
-@part
-def store_value_half(value: int, values: int, position: int, head_pad: int) -> None:
-    """Append a float32 value row [head_pad] as float16."""
     for element in range(0, head_pad, 16):
-        lanes.store_half(
-            values + 2 * (position * head_pad + element), lanes.load(value + 4 * element)
-        )
+        row, place = lanes.load(value + 4 * element), position * head_pad + element
+        if half != 0:
+            lanes.store_half(values + 2 * place, row)
+        else:
+            lanes.store(values + 4 * place, row)

@@ -34,19 +34,21 @@ def place_head(step: Any, head: int, norm: int, position: int) -> None:
 
 
 @part
+def cache_of(step: Any, index: int, head: int) -> Any:
+    """(keys, values, half) of one layer's key/value head."""
+    offset = (index * step.n_head_kv + head) * step.cached_head_bytes
+    return step.keys + offset, step.values + offset, step.half_cache
+
+
+@part
 def remember(step: Any, layer: Any, index: int, head: int, token: int) -> None:
     """Write one token's key and value of one head into the cache."""
     position, head_pad = step.n_past + token, step.head_pad
     offset = token * step.kv_bytes + 4 * head * head_pad
     place_head(step, step.k + offset, layer.k_norm, position)
-    cached = (index * step.n_head_kv + head) * step.cached_head_bytes
-    keys, values = step.keys + cached, step.values + cached
-    if step.half_cache != 0:
-        attention.store_key_half(step.k + offset, keys, position, head_pad)
-        attention.store_value_half(step.v + offset, values, position, head_pad)
-    else:
-        attention.store_key_single(step.k + offset, keys, position, head_pad)
-        attention.store_value_single(step.v + offset, values, position, head_pad)
+    keys, values, half = cache_of(step, index, head)
+    attention.store_key(step.k + offset, keys, half, position, head_pad)
+    attention.store_value(step.v + offset, values, half, position, head_pad)
 
 
 @part
@@ -68,15 +70,11 @@ def attend_token(step: Any, thread: int, layer: Any, index: int, head_kv: int, t
     query = step.q + token * step.q_bytes + 4 * head_kv * n_head * step.head_pad
     for head in range(n_head):
         place_head(step, query + 4 * head * step.head_pad, layer.q_norm, position)
-    cached = (index * step.n_head_kv + head_kv) * step.cached_head_bytes
-    keys, values = step.keys + cached, step.values + cached
-    scratch = step.scratch + thread * step.scratch_bytes
-    scores, totals = scratch + step.scratch_scores, scratch + step.scratch_totals
-    shape, scale = (n_head, step.head_pad, step.scratch_score_bytes), step.attention_scale
-    if step.half_cache != 0:
-        attention.attend_half(query, keys, values, scores, totals, shape, position + 1, scale)
-    else:
-        attention.attend_single(query, keys, values, scores, totals, shape, position + 1, scale)
+    start = step.scratch + thread * step.scratch_bytes
+    totals = start + step.scratch_totals
+    scratch = (start + step.scratch_scores, step.scratch_score_bytes, totals)
+    head_cache, group = cache_of(step, index, head_kv), (n_head, step.head_pad)
+    attention.attend(query, head_cache, scratch, group, position + 1, step.attention_scale)
     out = step.attended + token * step.attended_bytes + 4 * head_kv * n_head * step.head_dim
     copy_attended(step, totals, out, n_head)
 
