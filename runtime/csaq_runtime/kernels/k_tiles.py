@@ -12,6 +12,7 @@ from csaq_runtime.kernels.superblock import (
     ScaleTable,
     add_codes,
     byte_scales,
+    column_steps,
     finish,
     offset_sums,
     scale_into,
@@ -30,14 +31,12 @@ from csaq_runtime.simd.vector import (
     as_bytes,
     as_i32,
     constant,
-    integer,
     scaled,
     shift_right,
 )
 
 _NIBBLES = 0x0F0F0F0F
 _PAIRS = 0x03030303
-_ONES = 0x01010101
 
 
 def _words(tile: Tile, start: int, count: int, base: Any = None) -> list[Any]:
@@ -98,27 +97,20 @@ def _q6_k(tile: Tile) -> None:
     scale, words = tile.half(0), _words(tile, 32, 4)
     table = ScaleTable(b, byte_scales(tile, words, signed=True))
     sums = offset_sums(tile, signed_pairs(b, words), 32)
-    with sub_blocks(tile, 4, 16) as (quarter, x):
-        # Quarter: 64 columns, (half of the super-block, low or high nibbles).
-        half, nibble = b.lshr(quarter, integer(1)), b.and_(quarter, integer(1))
-        low = scaled(b, tile.weights, half, 1024)
-        high = scaled(b, tile.weights, half, 512)
-        for sixteen in range(2):
-            top = _words(tile, 2336 + 256 * sixteen, 4, high)
-            top = [variable_shift(b, word, nibble, 4) for word in top]
-            for column in range(2):
-                bottom = _words(tile, 288 + 512 * column + 256 * sixteen, 4, low)
-                bottom = [variable_shift(b, word, nibble, 4) for word in bottom]
-                codes = [
-                    b.or_(
-                        and_mask(b, word, _NIBBLES),
-                        and_mask(b, shift_right(b, bits, 2 * column - 4), 0x30303030),
-                    )
-                    for word, bits in zip(bottom, top, strict=True)
-                ]
-                group = 2 * column + sixteen
-                dots = add_codes(tile, codes, 4 * group, x)
-                scale_into(tile, sums, dots, table.at(quarter, 4, group))
+    with column_steps(tile, 768) as step:
+        top = _words(tile, 288, 4, step.weights)
+        bottoms = [_words(tile, 544 + 256 * column, 4, step.weights) for column in range(2)]
+        for group in range(4):
+            nibble, column = divmod(group, 2)
+            codes = [
+                b.or_(
+                    and_mask(b, shift_right(b, word, 4 * nibble), _NIBBLES),
+                    and_mask(b, shift_right(b, bits, 2 * group - 4), 0x30303030),
+                )
+                for word, bits in zip(bottoms[column], top, strict=True)
+            ]
+            dots = add_codes(tile, codes, 8 * group, step.x)
+            scale_into(tile, sums, dots, table.at(step.first_scale, 1, 2 * group))
     finish(tile, sums, scale)
 
 
@@ -141,21 +133,20 @@ def _q3_k(tile: Tile) -> None:
     scale, words = tile.half(0), _q3_k_scales(tile)
     table = ScaleTable(b, byte_scales(tile, words, signed=True))
     sums = offset_sums(tile, signed_pairs(b, words), 4)
-    with sub_blocks(tile, 8, 8) as (eighth, x):
-        quarter, plane = b.lshr(eighth, integer(2)), b.and_(eighth, integer(3))
-        codes_at = scaled(b, tile.weights, quarter, 512)
-        for sixteen in range(2):
-            pairs = _words(tile, 736 + 256 * sixteen, 4, codes_at)
-            third = _words(tile, 224 + 256 * sixteen, 4)
+    with column_steps(tile, 256) as step:
+        third_at = scaled(b, tile.weights, step.sixteen, 768)
+        third = [variable_shift(b, word, step.half, 4) for word in _words(tile, 224, 4, third_at)]
+        pairs = _words(tile, 480, 4, scaled(b, step.weights, step.sixteen, 256))
+        for plane in range(4):
             codes = [
                 b.or_(
-                    and_mask(b, variable_shift(b, word, plane, 2), _PAIRS),
-                    shift_right(b, and_mask(b, variable_shift(b, bits, eighth, 1), _ONES), -2),
+                    and_mask(b, shift_right(b, word, 2 * plane), _PAIRS),
+                    and_mask(b, shift_right(b, bits, plane - 2), 0x04040404),
                 )
                 for word, bits in zip(pairs, third, strict=True)
             ]
-            dots = add_codes(tile, codes, 4 * sixteen, x)
-            scale_into(tile, sums, dots, table.at(eighth, 2, sixteen))
+            dots = add_codes(tile, codes, 8 * plane, step.x)
+            scale_into(tile, sums, dots, table.at(step.first_scale, 1, 2 * plane))
     finish(tile, sums, scale)
 
 
@@ -166,15 +157,39 @@ def _q2_k(tile: Tile) -> None:
     subtract_minimum(tile, unsigned_pairs(b, minima), Block256.SUM_16_PAIRS, minimum_scale)
     scales = [and_mask(b, word, _NIBBLES) for word in words]
     table, sums = ScaleTable(b, byte_scales(tile, scales)), zero_sums(tile)
-    with sub_blocks(tile, 8, 8) as (eighth, x):
-        quarter, plane = b.lshr(eighth, integer(2)), b.and_(eighth, integer(3))
-        codes_at = scaled(b, tile.weights, quarter, 512)
-        for sixteen in range(2):
-            pairs = _words(tile, 320 + 256 * sixteen, 4, codes_at)
-            codes = [and_mask(b, variable_shift(b, word, plane, 2), _PAIRS) for word in pairs]
-            dots = add_codes(tile, codes, 4 * sixteen, x)
-            scale_into(tile, sums, dots, table.at(eighth, 2, sixteen))
+    with column_steps(tile, 256) as step:
+        pairs = _words(tile, 320, 4, step.weights)
+        for plane in range(4):
+            codes = [and_mask(b, shift_right(b, word, 2 * plane), _PAIRS) for word in pairs]
+            dots = add_codes(tile, codes, 8 * plane, step.x)
+            scale_into(tile, sums, dots, table.at(step.first_scale, 1, 2 * plane))
     finish(tile, sums, scale)
+
+
+_STEPS = [(half, sixteen) for sixteen in range(2) for half in range(2)]
+# Codes lie in the order of `column_steps`: hardware prefetchers follow one ascending stream.
+
+
+def _plane_fields(start: int) -> list[Field]:
+    """The 64 bytes of Q2_K's and Q3_K's two-bit planes from `start`, step by step."""
+    return [Field(start + 32 * half + 16 * sixteen, 16, 4) for half, sixteen in _STEPS]
+
+
+def _q3_k_fields() -> list[Field]:
+    """Scales, then for each 16 columns of 32 their third bits and two steps of planes."""
+    planes = _plane_fields(32)
+    codes = [Field(0, 16, 4), *planes[:2], Field(16, 16, 4), *planes[2:]]
+    return [Field(108, 2, 2), Field(96, 12, 4), *codes]
+
+
+def _q6_k_fields() -> list[Field]:
+    """Scales, then for every step its high bits and its two rows of low bits."""
+    starts = [
+        start + 16 * sixteen
+        for half, sixteen in _STEPS
+        for start in (128 + 32 * half, 64 * half, 64 * half + 32)
+    ]
+    return [Field(208, 2, 2), Field(192, 16, 4), *(Field(start, 16, 4) for start in starts)]
 
 
 def _format(name: str, type_size: int, emit: Any, *fields: Field) -> WeightFormat:
@@ -182,10 +197,10 @@ def _format(name: str, type_size: int, emit: Any, *fields: Field) -> WeightForma
 
 
 K_FORMATS = (
-    _format("Q2_K", 84, _q2_k, Field(80, 2, 2), Field(82, 2, 2), Field(0, 16, 4), Field(16, 64, 4)),
     _format(
-        "Q3_K", 110, _q3_k, Field(108, 2, 2), Field(96, 12, 4), Field(0, 32, 4), Field(32, 64, 4)
+        "Q2_K", 84, _q2_k, Field(80, 2, 2), Field(82, 2, 2), Field(0, 16, 4), *_plane_fields(16)
     ),
+    _format("Q3_K", 110, _q3_k, *_q3_k_fields()),
     _format("Q4_K", 144, _q4_k, Field(0, 2, 2), Field(2, 2, 2), Field(4, 12, 4), Field(16, 128, 4)),
     _format(
         "Q5_K",
@@ -193,7 +208,5 @@ K_FORMATS = (
         _q5_k,
         *(Field(0, 2, 2), Field(2, 2, 2), Field(4, 12, 4), Field(16, 32, 4), Field(48, 128, 4)),
     ),
-    _format(
-        "Q6_K", 210, _q6_k, Field(208, 2, 2), Field(192, 16, 4), Field(0, 128, 4), Field(128, 64, 4)
-    ),
+    _format("Q6_K", 210, _q6_k, *_q6_k_fields()),
 )

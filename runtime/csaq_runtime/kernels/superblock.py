@@ -7,6 +7,7 @@ come in.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -42,6 +43,34 @@ def sub_blocks(tile: Tile, count: int, x_words: int) -> Iterator[tuple[Any, Any]
     with counted_loop(tile.b, integer(0), integer(count)) as index:
         tile.fetch_ahead(index, count)
         yield index, scaled(tile.b, tile.x, index, x_words * tile.n_token * WORD)
+
+
+@dataclass(frozen=True)
+class ColumnStep:
+    """One of four steps through a super-block: columns 16·sixteen … of its half, every 32.
+
+    A step's four groups of 16 columns start at 128·half + 16·sixteen and lie 32 apart;
+    `x` is the address of the first, `first_scale` its scale's number, `weights` the
+    block's address plus the bytes of the steps before. Order: sixteen, then half.
+    """
+
+    half: Any
+    sixteen: Any
+    x: Any
+    first_scale: Any
+    weights: Any
+
+
+@contextmanager
+def column_steps(tile: Tile, step_bytes: int) -> Iterator[ColumnStep]:
+    """Loop over the four `ColumnStep`s of Q2_K, Q3_K and Q6_K."""
+    b = tile.b
+    with counted_loop(b, integer(0), integer(4)) as index:
+        tile.fetch_ahead(index, 4)
+        sixteen, half = b.lshr(index, integer(1)), b.and_(index, integer(1))
+        first_group = b.add(b.mul(half, integer(8)), sixteen)
+        x = scaled(b, tile.x, first_group, 4 * tile.n_token * WORD)
+        yield ColumnStep(half, sixteen, x, first_group, scaled(b, tile.weights, index, step_bytes))
 
 
 def variable_shift(b: Any, vector: Any, index: Any, n_bit: int) -> Any:

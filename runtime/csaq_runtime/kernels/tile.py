@@ -55,6 +55,8 @@ class Tile:
         To be called once for every part of a block, spread over the work: asking twice for
         a line that is still on its way costs as much as another line.
         """
+        if not self.target.wants_prefetch:
+            return
         n_byte = -(-self.block_bytes // n_part)
         start = scaled(self.b, self.weights, part, n_byte)
         for line in range(0, n_byte, CACHE_LINE):

@@ -14,6 +14,6 @@ def prefetch(b: Any, address: Any, n_byte: int = 0) -> None:
 
     Never faults, whatever the address.
     """
-    read, keep_everywhere, data = (ir.Constant(I32, value) for value in (0, 2, 1))
+    read, keep_everywhere, data = (ir.Constant(I32, value) for value in (0, 3, 1))
     line = pointer(b, address, I8, n_byte)
     call_llvm(b, "llvm.prefetch.p0", ir.VoidType(), [line, read, keep_everywhere, data])

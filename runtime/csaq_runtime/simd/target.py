@@ -56,6 +56,15 @@ class Target:
         return self.is_arm or "f16c" in self.features
 
     @property
+    def wants_prefetch(self) -> bool:
+        """Whether linear streams gain from software prefetch.
+
+        Intel's gain up to 70 % (design/kernels.md); AMD Zen's hardware prefetcher already
+        reaches the memory's bandwidth and explicit prefetches take 10–20 % away.
+        """
+        return not self.cpu.startswith("znver")
+
+    @property
     def feature_string(self) -> str:
         """The enabled features in LLVM's spelling, sorted: `+avx2,+fma,…`."""
         return ",".join(f"+{name}" for name in sorted(self.features))
