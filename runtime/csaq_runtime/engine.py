@@ -21,7 +21,7 @@ from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
 from csaq_runtime.sample import Sampler, Sampling
 from csaq_runtime.step import Stepper
-from csaq_runtime.threads import ThreadPool, available_cores
+from csaq_runtime.threads import ThreadPool, default_threads
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
 
 DEFAULT_N_CTX, MAX_N_CTX, MAX_N_BATCH = 4096, 2**20, 2**16
@@ -39,7 +39,11 @@ class Step:
 
 @dataclass
 class Timings:
-    """Tokens and seconds of the last `generate`; prompt tokens taken from the cache not counted."""
+    """Tokens and seconds of the last `generate`.
+
+    Prompt tokens that were in the cache do not count, nor does the first token generated, whose
+    logits the prompt gives. Seconds include sampling, but not what the caller does in between.
+    """
 
     n_prompt: int = 0
     prompt_seconds: float = 0.0
@@ -74,9 +78,11 @@ class Engine:
     ) -> "Engine":
         """Check the GGUF file at `path` and load it.
 
-        n_ctx: positions; 0 takes the model's, but not more than 4096. n_threads: default all
-        cores. cache_type: "f16" or "f32". n_batch: prompt tokens per step. progress: called
-        with bytes packed so far and in all.
+        n_ctx: positions; 0 takes the model's, but not more than 4096.
+        n_threads: default all cores, fewer for tiny models.
+        cache_type: "f16" or "f32".
+        n_batch: prompt tokens per step.
+        progress: called with bytes packed so far and in all.
 
         Raises GGUFError, ModelError, UsageError, or ResourceError if memory does not suffice.
         """
@@ -84,7 +90,8 @@ class Engine:
         try:
             hparams = read_hparams(file)
             cache, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch)
-            pool = ThreadPool(n_threads if n_threads is not None else available_cores())
+            weight_bytes = sum(info.n_bytes for info in file.tensors.values())
+            pool = ThreadPool(default_threads(weight_bytes) if n_threads is None else n_threads)
             model = load_model(file, hparams, pool.n_thread, progress)
             stepper = Stepper(model, cache, pool, n_batch, _n_output(hparams, n_batch))
         except BaseException:
@@ -142,21 +149,21 @@ class Engine:
     ) -> Iterator[Step]:
         self.timings = timings = Timings()
         sampler, stops = Sampler(sampling), self.vocabulary.eog_ids
-        limit = self.n_ctx - len(context) if n_predict < 0 else n_predict
+        room = self.n_ctx - len(context)
         logits = self._read_prompt(context, timings)
-        for n_generated in range(limit):
+        for index in range(room if n_predict < 0 else min(n_predict, room)):
+            started = time.perf_counter()
+            if index:
+                self._check_call(call)
+                logits = self._stepper.run(context[-1:], 1)[0]
             token = sampler.sample(logits, context)
+            if index:
+                timings.n_generated += 1
+                timings.generated_seconds += time.perf_counter() - started
             if token in stops:
                 return
             context.append(token)
             yield Step(token, len(context) - 1)
-            if n_generated + 1 == limit or len(context) > self.n_ctx - 1:
-                return
-            self._check_call(call)
-            started = time.perf_counter()
-            logits = self._stepper.run([token], 1)[0]
-            timings.generated_seconds += time.perf_counter() - started
-            timings.n_generated += 1
 
     def _read_prompt(self, prompt: Sequence[int], timings: Timings) -> NDArray[np.float32]:
         """Compute what the cache does not hold yet; logits after the last token [n_vocab]."""

@@ -15,6 +15,9 @@ from csaq_runtime.errors import UsageError
 
 Work = Callable[[int], None]
 
+MIN_BYTES_PER_THREAD = 4 * 2**20
+"""Read in about 0.3 ms; waking a thread and its barriers take a third of that."""
+
 
 class _Job:
     """A function to run on every thread. Waits on a bare lock: half the cost of an Event."""
@@ -126,6 +129,11 @@ class ThreadPool:
         self._leader = threading.Thread(target=_lead, args=arguments, daemon=True)
         self._leader.start()
         self._process = os.getpid()
+
+
+def default_threads(weight_bytes: int) -> int:
+    """Threads for a model of that size: all cores, but enough weights for each to be worth it."""
+    return max(1, min(available_cores(), weight_bytes // MIN_BYTES_PER_THREAD))
 
 
 def available_cores() -> int:

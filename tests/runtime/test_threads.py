@@ -9,7 +9,7 @@ import time
 
 import pytest
 from csaq_runtime.errors import UsageError
-from csaq_runtime.threads import ThreadPool, available_cores
+from csaq_runtime.threads import ThreadPool, available_cores, default_threads
 
 
 @pytest.mark.parametrize("n_thread", [1, 2, 5])
@@ -100,4 +100,9 @@ def test_thread_counts_out_of_range_are_refused() -> None:
     for n_thread in (0, -1, 5000):
         with pytest.raises(UsageError, match="threads"):
             ThreadPool(n_thread)
+
+
+def test_small_models_get_few_threads() -> None:
+    assert default_threads(0) == 1
+    assert default_threads(2**40) == available_cores()
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
