@@ -134,8 +134,13 @@ def _reader(slot: Slot, tensor: StoredTensor) -> RowReader:
     n = slot.shape[0]
     order = rotary_order(n, slot.permuted_heads) if slot.permuted_heads else np.arange(n)
     if len(slot.shape) > 1:
-        return lambda start, end: tensor.read(0, n)[order[start:end]]
+        return lambda start, end: _read_ordered(tensor, order[start:end])
     return lambda start, end: tensor.read(0, n)[order].reshape(1, -1)
+
+
+def _read_ordered(tensor: StoredTensor, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    first = int(rows.min())
+    return tensor.read(first, int(rows.max()) + 1)[rows - first]
 
 
 def rotary_order(n_row: int, n_head: int) -> NDArray[np.int64]:

@@ -17,8 +17,8 @@ FLOAT_DTYPES = {
     GGMLType.BF16: torch.bfloat16,
 }
 RowReader = Callable[[int, int], NDArray[np.uint8]]
-# 64 MiB of float32: large enough that encoders run at full speed, small beside any model.
-CHUNK_WEIGHTS = 1 << 24
+# 16 MiB of float32: large enough that encoders run at full speed, small beside any model.
+CHUNK_WEIGHTS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Weight:
         return self.shape[-1]
 
     def chunks(self) -> Iterator[slice]:
-        """Consecutive row ranges of at most 64 MiB of float32 (one row where rows are larger)."""
+        """Consecutive row ranges of at most 16 MiB of float32 (one row where rows are larger)."""
         step = max(1, CHUNK_WEIGHTS // self.n_col)
         for start in range(0, self.n_row, step):
             yield slice(start, min(start + step, self.n_row))
