@@ -11,7 +11,7 @@ from csaq_runtime.formats import GGMLType, row_bytes
 
 from csaq_export.metadata import Metadata, u32
 from csaq_export.model import Model
-from csaq_export.presets import NEEDS_IMPORTANCE, find_preset
+from csaq_export.presets import find_preset
 from csaq_export.type_choice import Body, Shape, choose_types
 from csaq_export.weight import Weight
 from csaq_export.write_gguf import front_matter, padded
@@ -56,29 +56,45 @@ class Plan:
         """Bits of the whole file per weight."""
         return 8 * self.n_bytes / self.n_weight
 
+    def with_metadata(self, more: Metadata) -> "Plan":
+        """The same tensors with further keys."""
+        keys = self.metadata | more
+        n_bytes = self.n_bytes - len(front_matter(self.metadata, self.tensors))
+        n_bytes += len(front_matter(keys, self.tensors))
+        return Plan(self.type, keys, self.tensors, n_bytes, self.notes)
 
-def plan_model(model: Model, type_name: str) -> Plan:
+
+def plan_model(model: Model, type_name: str, importance: bool = False) -> Plan:
     """Choose the types of `model` for `--type type_name`.
 
-    Raises UsageError for an unknown type and for one that needs an importance matrix.
+    `importance`: calibration will guide the rounding. Raises UsageError for an unknown
+    type and for one that needs importance where there is none.
     """
     name, preset = find_preset(type_name)
-    if name in NEEDS_IMPORTANCE:
+    if preset.needs_importance and not importance:
         raise UsageError(
-            f"{name} needs to know which weights matter, and nothing tells", "use Q2_K instead"
+            f"{name} needs to know which weights matter, and nothing tells",
+            "use Q2_K or Q3_K_S, or calibrate",
         )
     n_head, n_head_kv = (model.number(f"attention.head_count{suffix}") for suffix in ("", "_kv"))
     body = Body(model.architecture, model.number("block_count"), n_head // n_head_kv)
     shapes = [Shape(weight.name, weight.shape) for weight in model.weights]
-    choices = choose_types(shapes, body, preset)
+    choices = choose_types(shapes, body, preset, importance)
     tensors = tuple(
         TensorPlan(weight, choices[weight.name].type, choices[weight.name].wanted)
         for weight in model.weights
     )
     metadata = model.metadata | {"general.file_type": u32(preset.file_type)}
+    return plan_of(name, metadata, tensors, model.notes)
+
+
+def plan_of(
+    type_name: str, metadata: Metadata, tensors: tuple[TensorPlan, ...], notes: tuple[str, ...]
+) -> Plan:
+    """The Plan for given types, its size added up."""
     data_bytes = sum(padded(tensor.n_bytes) for tensor in tensors)
     n_bytes = len(front_matter(metadata, tensors)) + data_bytes
-    return Plan(name, metadata, tensors, n_bytes, (*model.notes, *_fallback_notes(tensors)))
+    return Plan(type_name, metadata, tensors, n_bytes, (*notes, *_fallback_notes(tensors)))
 
 
 def _fallback_notes(tensors: tuple[TensorPlan, ...]) -> list[str]:

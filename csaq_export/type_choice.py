@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
-from csaq_export.presets import Place, Preset, Rule, base
+from csaq_export.preset_rules import Place, base
+from csaq_export.presets import Preset
 
 # Smaller blocks that fit rows not divisible by 256.
 FALLBACKS = {
@@ -21,6 +22,11 @@ FALLBACKS = {
     GGMLType.Q5_K: GGMLType.Q5_1,
     GGMLType.Q6_K: GGMLType.Q8_0,
     GGMLType.IQ4_XS: GGMLType.IQ4_NL,
+    GGMLType.IQ3_S: GGMLType.IQ4_NL,
+    GGMLType.IQ3_XXS: GGMLType.IQ4_NL,
+    GGMLType.IQ2_S: GGMLType.IQ4_NL,
+    GGMLType.IQ2_XS: GGMLType.IQ4_NL,
+    GGMLType.IQ2_XXS: GGMLType.IQ4_NL,
 }
 FLOATS = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
 # 80 layers with shared key/value heads: llama.cpp's "70B", whose small attn_v gets more bits.
@@ -103,13 +109,9 @@ def _wanted(
     if kind == "output" or (tied and kind == "token_embd"):
         fits = shape.shape[-1] % LAYOUTS[preset.type].block_size == 0
         return preset.output if fits else GGMLType.Q8_0
-    rules: dict[str, Rule] = {
-        "attn_v": preset.attn_v,
-        "attn_output": preset.attn_output,
-        "ffn_down": preset.ffn_down,
-    }
-    chosen = rules.get(kind, base)(place) or preset.type
-    return LARGE_ATTN_V.get(chosen, chosen) if kind == "attn_v" and body.is_large else chosen
+    chosen = preset.rules.get(kind, base)(place) or preset.type
+    widened = kind == "attn_v" and body.is_large and preset.widens_large
+    return LARGE_ATTN_V.get(chosen, chosen) if widened else chosen
 
 
 def _kind(name: str) -> str:
