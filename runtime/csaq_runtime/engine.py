@@ -93,6 +93,7 @@ class Engine:
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())
             pool = ThreadPool(default_threads(weight_bytes) if n_threads is None else n_threads)
             model = load_model(file, hparams, pool.n_thread, progress)
+            file.release()
             stepper = Stepper(model, cache, pool, n_batch, _n_output(hparams, n_batch))
         except BaseException:
             file.close()

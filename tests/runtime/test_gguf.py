@@ -186,3 +186,12 @@ def test_float32_refuses_types_that_hold_no_weights_by_name(tmp_path: Path) -> N
 def test_missing_tensor_is_named(tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match=r"tensor blk\.0\.attn_q\.weight: is missing"):
         opened(tmp_path, SOUND).data("blk.0.attn_q.weight")
+
+
+def test_released_pages_read_the_same_again(tmp_path: Path) -> None:
+    with opened(tmp_path, SOUND) as file:
+        before = {name: file.data(name).copy() for name in file.tensors}
+        views = {name: file.data(name) for name in file.tensors}
+        file.release()
+        assert all((views[name] == before[name]).all() for name in before)
+        assert before

@@ -76,6 +76,11 @@ class GGUFFile:
             # Arrays handed out keep the mapping; it goes when they do.
             return
 
+    def release(self) -> None:
+        """Give back the memory of the pages read so far; reading them again brings them back."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def data(self, name: str) -> NDArray[np.uint8]:
         """Packed rows of a tensor, [n_row, row_bytes], a read-only view; vectors have one row."""
         info = self._tensor(name)
