@@ -20,8 +20,6 @@ ENCODABLE = frozenset({*FLOAT_TYPES, *CODE_FORMATS, *GRID_FORMATS})
 
 # Weights in work at a time: small enough for the caches, which the search passes over often.
 _CHUNK = 1 << 18
-# The codebook types hold up to 128 scores per weight.
-_GRID_CHUNK = 1 << 15
 
 
 def encode(
@@ -38,8 +36,7 @@ def encode(
     _check(weight, ggml_type, importance)
     n_byte = row_bytes(ggml_type, weight.shape[1])
     out = torch.empty(weight.shape[0], n_byte, dtype=torch.uint8, device=weight.device)
-    chunk_size = _GRID_CHUNK if ggml_type in GRID_FORMATS else _CHUNK
-    n_row_chunk = max(1, chunk_size // max(1, weight.shape[1]))
+    n_row_chunk = max(1, _CHUNK // max(1, weight.shape[1]))
     starts = range(0, weight.shape[0], n_row_chunk)
 
     def encode_chunk(start: int) -> None:

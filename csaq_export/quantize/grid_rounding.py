@@ -13,6 +13,9 @@ from csaq_export.quantize.grid_format import GridFormat
 from csaq_export.quantize.grid_layout import GridCodes
 
 _SIGN_GROUP = 8
+# Scores held at a time, to stay within a core's cache.
+_SCORES = 1 << 19
+_FOLD = 16
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,26 @@ def nearest_vectors(
     width = table.shape[1]
     linear, square = data.weighted.reshape(-1, width), data.weights.reshape(-1, width)
     step = scale[:, :, None].expand(data.weights.shape[:3]).reshape(-1, 1)
-    score = torch.cat([linear, square * step], dim=1) @ torch.cat([-2 * table, table * table], 1).T
-    index = score.argmin(-1)
+    factors = torch.cat([linear, square * step], dim=1)
+    index = _lowest(factors, torch.cat([-2 * table, table * table], dim=1).T)
     vector = table[index].reshape(data.weights.shape)
     along = (data.weighted * vector).sum((-1, -2))
     square_sum = (data.weights * vector * vector).sum((-1, -2))
     return index.reshape(data.weights.shape[:3]), along, square_sum
+
+
+def _lowest(factors: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Column of the smallest entry in each row of `factors @ table`, int64 [n]."""
+    parts = factors.split(max(1, _SCORES // table.shape[1]))
+    return torch.cat([_lowest_column(part @ table) for part in parts])
+
+
+def _lowest_column(score: torch.Tensor) -> torch.Tensor:
+    """`score.argmin(-1)` in two steps, as torch vectorises `amin` and not `argmin`."""
+    folded = score.reshape(score.shape[0], _FOLD, -1)
+    column = folded.amin(1).argmin(-1)
+    picked = folded.gather(2, column[:, None, None].expand(-1, _FOLD, 1))
+    return picked[:, :, 0].argmin(-1) * folded.shape[2] + column
 
 
 def round_grid(data: Vectors, params: BlockParams, grid_format: GridFormat) -> GridCodes:
