@@ -3,8 +3,9 @@
 For every type, with 1 and 2 threads: weights read per second by a one-token
 product (and as a share of the read bandwidth measured just before), time of
 2, 4 and 8 tokens relative to one, and operations per second of prompt batches.
-Enough matrices are used in turn that caches do not hold them. Medians; the
-machine's load is printed, because neighbours show.
+Enough matrices are used in turn that caches do not hold them. Every figure is
+the lower quartile of interleaved repetitions: on a shared machine the median
+measures the neighbours, whose load is printed.
 """
 
 import argparse
@@ -34,9 +35,9 @@ from csaq_runtime.weights import PackedMatrix, pack_matrix
 
 TYPES = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0", "IQ4_XS", "Q3_K", "Q2_K")
 VERIFY_TOKENS = (2, 4, 8)
-PROMPT_TOKENS = (128,)
+PROMPT_TOKENS = (128, 512)
 TOTAL_BYTES = 160 << 20
-N_REPEAT = 7
+N_REPEAT = 15
 
 _matmul_type = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)
 _quantize_type = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
@@ -83,14 +84,10 @@ def make_work(ggml_type: GGMLType, size: int) -> Work:
 
 def measure(work: Work, n_thread: int) -> str:
     """All figures of one table row."""
-    bandwidth, single = [], []
-    for _ in range(N_REPEAT):
-        bandwidth.append(work.n_byte / seconds(n_thread, reader(work)) / 1e9)
-        single.append(seconds(n_thread, products(work, 1)))
-    one = statistics.median(single)
-    speed = work.n_byte / one / 1e9
-    share = speed / statistics.median(bandwidth)
-    verify = [median(n_thread, products(work, n)) / one for n in VERIFY_TOKENS]
+    runs = [reader(work), *(products(work, n) for n in (1, *VERIFY_TOKENS))]
+    read, one, *few = quartiles(n_thread, runs, N_REPEAT)
+    speed, share = work.n_byte / one / 1e9, read / one
+    verify = [some / one for some in few]
     prompt = [prompt_speed(work, n_thread, n) for n in PROMPT_TOKENS]
     return (
         f"{speed:6.1f} ({share:4.0%})     "
@@ -104,7 +101,7 @@ def prompt_speed(work: Work, n_thread: int, n_token: int) -> float:
     """Multiply-adds counted twice, in 10⁹ per second, of one matrix times `n_token` tokens."""
     few = Work(work.entry, work.matrices[:2])
     n_operation = 2 * n_token * sum(matrix.n_row * matrix.n_col for matrix in few.matrices)
-    return n_operation / median(n_thread, products(few, n_token), 3) / 1e9
+    return n_operation / quartiles(n_thread, [products(few, n_token)], 3)[0] / 1e9
 
 
 def products(work: Work, n_token: int) -> Callable[[int, int], None]:
@@ -161,9 +158,10 @@ def _read_module() -> ir.Module:
     return module
 
 
-def median(n_thread: int, run: Callable[[int, int], None], n_repeat: int = N_REPEAT) -> float:
-    """Median seconds of `run` on all threads."""
-    return statistics.median(seconds(n_thread, run) for _ in range(n_repeat))
+def quartiles(n_thread: int, runs: list[Callable[[int, int], None]], n_repeat: int) -> list[float]:
+    """Lower quartile of the seconds of each of `runs`, repeated in turn."""
+    rounds = [[seconds(n_thread, run) for run in runs] for _ in range(n_repeat)]
+    return [statistics.quantiles(times, n=4)[0] for times in zip(*rounds, strict=True)]
 
 
 def seconds(n_thread: int, run: Callable[[int, int], None]) -> float:

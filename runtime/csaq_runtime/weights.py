@@ -23,7 +23,7 @@ _CHUNK_BYTES = 8 << 20
 _interleave_type = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedMatrix:
     """A weight matrix ready for its kernel.
 

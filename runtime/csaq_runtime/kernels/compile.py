@@ -10,8 +10,8 @@ rebuilt; an unwritable folder only costs the compilation.
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -122,10 +122,14 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, code: bytes) -> None:
+    """Store an object under its final name at once, or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(file.name, path)
+        partial.write_bytes(hashlib.sha256(code).digest() + code)
+        partial.chmod(0o600)
+        os.replace(partial, path)
     except OSError:
-        return  # a read-only home only means compiling again next time
+        # A read-only or full disk only means compiling again next time.
+        with suppress(OSError):
+            partial.unlink()
