@@ -8,6 +8,8 @@ import pytest
 from csaq_cli.convert import convert
 from csaq_cli.run import run
 
+from csaq_export.presets import PRESETS
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -18,3 +20,10 @@ def test_guide_and_command_agree_on_the_options(guide, command):
     options = [p for p in command.params if isinstance(p, click.Option)]
     real = {flag for option in options for flag in option.opts}
     assert named == real
+
+
+@pytest.mark.parametrize("page", [DOCS / "convert.md", DOCS.parent / "README.md"])
+def test_page_names_every_type_that_needs_no_calibration(page):
+    lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    named = set(re.findall(r"[A-Z0-9_]+", " ".join(lines)))
+    assert {name for name, preset in PRESETS.items() if not preset.needs_importance} <= named
