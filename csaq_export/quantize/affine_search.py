@@ -16,11 +16,11 @@ from csaq_export.quantize.rounding import inverse_scale, nearest_levels
 Affine = tuple[torch.Tensor, torch.Tensor]
 
 _N_REFIT = 2
-_N_STRETCH = 14
+_N_STRETCH = 12
 # Positions of the smallest weight, and how far that of the largest is tried inside and
 # beyond the top level; all in levels.
-_SHIFTS = (-0.6, -0.3, 0.0, 0.3, 0.6)
-_INSIDE, _BEYOND = (0.75, 0.25), (1.25, 0.05)
+_SHIFTS = (-0.9, -0.6, -0.3, 0.0, 0.3, 0.6)
+_INSIDE, _BEYOND = (1.1, 0.1), (1.25, 0.05)
 
 
 def search_affine(data: SubBlocks, code_format: CodeFormat, signed: bool) -> Affine:

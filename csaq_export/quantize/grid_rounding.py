@@ -69,8 +69,9 @@ def nearest_vectors(
 
 def _lowest(factors: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """Column of the smallest entry in each row of `factors @ table`, int64 [n]."""
-    parts = factors.split(max(1, _SCORES // table.shape[1]))
-    return torch.cat([_lowest_column(part @ table) for part in parts])
+    step = max(1, _SCORES // table.shape[1])
+    starts = range(0, factors.shape[0], step)
+    return torch.cat([_lowest_column(factors[start : start + step] @ table) for start in starts])
 
 
 def _lowest_column(score: torch.Tensor) -> torch.Tensor:
