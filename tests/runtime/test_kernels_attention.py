@@ -11,7 +11,7 @@ N_HEAD, HEAD_PAD, N_POSITION = 3, 64, 150
 
 @numba.njit
 def attend(
-    query: int, rows: int, cache: int, scratch: int, n: int, half: int, scale: float
+    query: int, rows: int, cache: int, scratch: int, n: int, half: int, n_head: int, scale: float
 ) -> None:
     """Fill the cache with `n` keys and values from `rows`, then attend to all of them."""
     keys, values = cache, cache + 4 * 160 * HEAD_PAD
@@ -20,7 +20,7 @@ def attend(
         attention.store_key(key, keys, half, position, HEAD_PAD)
         attention.store_value(key + 4 * HEAD_PAD, values, half, position, HEAD_PAD)
     places = (scratch + 4 * N_HEAD * HEAD_PAD, 4 * 160, scratch)
-    attention.attend(query, (keys, values, half), places, (N_HEAD, HEAD_PAD), n, scale)
+    attention.attend(query, (keys, values, half), places, (n_head, HEAD_PAD), n, scale)
 
 
 def expected(
@@ -32,18 +32,27 @@ def expected(
     return np.asarray(weights @ rows[:, 1])
 
 
-@pytest.mark.parametrize("is_half", [False, True])
-@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 63, 64, 65, 129, 150])
-def test_attention_equals_numpy(n: int, is_half: bool) -> None:
-    random = np.random.default_rng(n)
-    query = random.normal(size=(N_HEAD, HEAD_PAD)).astype(np.float32)
-    rows = random.normal(size=(N_POSITION, 2, HEAD_PAD)).astype(np.float32)
+def results(
+    query: NDArray[np.float32], rows: NDArray[np.float32], n: int, is_half: bool
+) -> NDArray[np.float32]:
     # Positions past the end may hold anything, as after a rollback.
     cache = np.full(2 * 160 * HEAD_PAD, np.nan, np.float32)
     scratch = np.full(N_HEAD * (HEAD_PAD + 160), np.nan, np.float32)
     addresses = [array.ctypes.data for array in (query, rows, cache, scratch)]
-    attend(*addresses, n, int(is_half), np.float32(0.3))
-    totals = scratch[: N_HEAD * HEAD_PAD].reshape(N_HEAD, HEAD_PAD)
-    if is_half:
-        rows = rows.astype(np.float16)
-    np.testing.assert_allclose(totals, expected(query, rows[:n], 0.3), atol=2e-6, rtol=1e-5)
+    attend(*addresses, n, int(is_half), len(query), np.float32(0.3))
+    return scratch[: query.size].reshape(query.shape)
+
+
+@pytest.mark.parametrize("is_half", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 63, 64, 65, 129, 150])
+def test_attention_equals_numpy_and_heads_do_not_touch_each_other(n: int, is_half: bool) -> None:
+    random = np.random.default_rng(n)
+    query = random.normal(size=(N_HEAD, HEAD_PAD)).astype(np.float32)
+    rows = random.normal(size=(N_POSITION, 2, HEAD_PAD)).astype(np.float32)
+    together = results(query, rows, n, is_half)
+    stored = rows.astype(np.float16) if is_half else rows
+    reference = expected(query, stored[:n], 0.3)
+    np.testing.assert_allclose(together, reference, atol=2e-6, rtol=1e-5)
+    for head in range(N_HEAD):
+        alone = results(query[head : head + 1].copy(), rows, n, is_half)
+        assert (together[head] == alone[0]).all()

@@ -18,6 +18,12 @@ from csaq_runtime.kernels.attention_block import (
     score_block_half,
     score_block_single,
 )
+from csaq_runtime.kernels.attention_pair import (
+    add_value_pair_half,
+    add_value_pair_single,
+    score_pair_half,
+    score_pair_single,
+)
 from csaq_runtime.kernels.jit import part
 
 POSITION_CHUNK = 64
@@ -50,12 +56,18 @@ def score_all(query: int, head_cache: Any, scratch: Any, group: Any, n: int, sca
     factor = np.float32(scale)
     block_bytes = 16 * head_pad * (2 if half != 0 else 4)
     for block in range((n + 15) // 16):
-        for head in range(n_head):
+        key = keys + block * block_bytes
+        for head in range(0, n_head, 2):
             row, place = query + 4 * head * head_pad, scores + head * score_bytes + 64 * block
-            if half != 0:
-                score_block_half(row, keys + block * block_bytes, place, head_pad, factor)
+            rows, places = (row, row + 4 * head_pad), (place, place + score_bytes)
+            if half != 0 and head + 1 < n_head:
+                score_pair_half(rows, key, places, head_pad, factor)
+            elif half != 0:
+                score_block_half(row, key, place, head_pad, factor)
+            elif head + 1 < n_head:
+                score_pair_single(rows, key, places, head_pad, factor)
             else:
-                score_block_single(row, keys + block * block_bytes, place, head_pad, factor)
+                score_block_single(row, key, place, head_pad, factor)
 
 
 @part
@@ -86,13 +98,18 @@ def sum_all(head_cache: Any, scratch: Any, group: Any, n: int) -> None:
     row_bytes = head_pad * (2 if half != 0 else 4)
     for start in range(0, n, POSITION_CHUNK):
         n_chunk, chunk = min(POSITION_CHUNK, n - start), values + start * row_bytes
-        for head in range(n_head):
-            weights = scores + head * score_bytes + 4 * start
+        for head in range(0, n_head, 2):
+            weight = scores + head * score_bytes + 4 * start
             total = totals + 4 * head * head_pad
-            if half != 0:
-                add_values_half(weights, chunk, total, head_pad, n_chunk)
+            weights, sums = (weight, weight + score_bytes), (total, total + 4 * head_pad)
+            if half != 0 and head + 1 < n_head:
+                add_value_pair_half(weights, chunk, sums, head_pad, n_chunk)
+            elif half != 0:
+                add_values_half(weight, chunk, total, head_pad, n_chunk)
+            elif head + 1 < n_head:
+                add_value_pair_single(weights, chunk, sums, head_pad, n_chunk)
             else:
-                add_values_single(weights, chunk, total, head_pad, n_chunk)
+                add_values_single(weight, chunk, total, head_pad, n_chunk)
 
 
 @part
