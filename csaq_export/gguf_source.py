@@ -56,11 +56,14 @@ def open_gguf_model(path: Path) -> Iterator[Model]:
             raise GGUFError(
                 path, "split.count", "one part of several", hint="merge with llama-gguf-split first"
             )
-        for key in ("block_count", "attention.head_count"):
-            file.integer(f"{architecture}.{key}", minimum=1, maximum=1 << 20)
+        file.integer(f"{architecture}.block_count", minimum=1)
+        n_head = file.integer(f"{architecture}.attention.head_count", minimum=1)
+        shared_key = f"{architecture}.attention.head_count_kv"
+        shared = u32(file.integer(shared_key, n_head, minimum=1))
         weights = tuple(_weight(file, info) for info in file.tensors.values())
         name = file.text("general.name", path.stem)
-        yield Model(name, architecture, _metadata(path), weights, tuple(_notes(file)))
+        metadata = {shared_key: shared} | _metadata(path)
+        yield Model(name, architecture, metadata, weights, tuple(_notes(file)))
 
 
 def _metadata(path: Path) -> Metadata:

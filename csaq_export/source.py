@@ -25,6 +25,8 @@ def open_model(source: str, revision: str | None = None) -> Iterator[Model]:
     has this name, ModelError if it cannot be converted.
     """
     path = Path(source)
+    if revision is not None and path.exists():
+        raise UsageError(f"{source}: lies on this machine and has no revision {revision!r}")
     if path.is_file():
         with open_gguf_model(path) as model:
             yield model

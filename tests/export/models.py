@@ -23,15 +23,18 @@ TEXT = [
 ] * 20
 PROBE = "Once upon a time, the dog's 345 balloons\n\n  flew away -- héllo 世界 🙂!"
 END = "<|endoftext|>"
-LETTER_RULES = {
-    "qwen2": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
-        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-    "llama-bpe": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
+# What llama.cpp's src/llama-vocab.cpp quotes from the published tokenizer.json files.
+_TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_START = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+SPLITS = {
+    "qwen2": [rf"{_START}|\p{{N}}|{_TAIL}"],
+    "llama-bpe": [rf"{_START}|\p{{N}}{{1,3}}|{_TAIL}"],
+    "tekken": [
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
+        r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ],
+    "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+"],
 }
 N_VOCAB = 320
 
@@ -106,24 +109,14 @@ def save_folder(folder: Path, kind: str, dtype: torch.dtype = torch.float32) -> 
 
 def byte_level_tokenizer(pre: str) -> PreTrainedTokenizerFast:
     """A byte-level BPE of 300 tokens with the splitting rules llama.cpp calls `pre`."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=pre == "llama-bpe"))
-    tokenizer.pre_tokenizer = {
-        "gpt-2": lambda: pre_tokenizers.ByteLevel(add_prefix_space=False),
-        "smollm": lambda: pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False),
-            ]
-        ),
-    }.get(
-        pre,
-        lambda: pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(LETTER_RULES[pre]), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        ),
-    )()
+    tokenizer = Tokenizer(models.BPE(ignore_merges=pre in ("llama-bpe", "tekken")))
+    steps: list[Any] = [
+        pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS.get(pre, [])
+    ]
+    if pre in ("smollm", "deepseek-coder"):
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre not in SPLITS))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=300,

@@ -144,6 +144,11 @@ def test_a_name_that_is_nothing_is_a_usage_error():
         raise AssertionError("opened")
 
 
+def test_a_revision_of_a_local_folder_is_a_usage_error(folder):
+    with pytest.raises(UsageError, match="has no revision 'v2'"):
+        open_model(str(folder), "v2").__enter__()
+
+
 def test_a_hub_failure_is_one_line(monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("offline\nwith details")

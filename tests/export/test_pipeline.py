@@ -172,6 +172,33 @@ def test_gguf_of_another_architecture_is_refused(tmp_path):
         plan(Conversion(str(path), tmp_path / "out.gguf", "F16"))
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "llama.block_count: required key is missing"),
+        ({"block_count": 0, "attention.head_count": 4}, "block_count: 0"),
+        ({"block_count": 1, "attention.head_count": 4, "attention.head_count_kv": 0}, "_kv: 0"),
+        ({"block_count": 1, "attention.head_count": 4}, None),
+    ],
+)
+def test_sizes_in_a_gguf_source_are_checked(tmp_path, keys, message):
+    path = tmp_path / "source.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in keys.items():
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_tensor("blk.0.attn_v.weight", np.ones((2, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    conversion = Conversion(str(path), tmp_path / "out.gguf", "Q4_0")
+    if message is None:  # older files leave it out where all heads have their own keys
+        assert plan(conversion).metadata["llama.attention.head_count_kv"].value == 4
+        return
+    with pytest.raises(ModelError, match=message):
+        plan(conversion)
+
+
 def test_card_and_generation_settings_reach_the_file(tmp_path):
     save_folder(tmp_path / "Tiny-Chat-1B", "llama")
     folder = tmp_path / "Tiny-Chat-1B"

@@ -9,7 +9,12 @@ from csaq_export.config import Config
 from csaq_export.vocabulary import vocabulary_metadata
 from csaq_export.vocabulary.pre_tokenizer import pre_tokenizer_name
 from csaq_export.vocabulary.tokens import TokenType
-from tests.export.models import byte_level_tokenizer, llama_bpe_tokenizer, write_sentencepiece
+from tests.export.models import (
+    SPLITS,
+    byte_level_tokenizer,
+    llama_bpe_tokenizer,
+    write_sentencepiece,
+)
 
 CONFIG = Config({"bos_token_id": 1, "eos_token_id": [1, 2]}, "config.json")
 
@@ -37,7 +42,7 @@ def llama_bpe(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("pre", ["qwen2", "llama-bpe", "gpt-2", "smollm"])
+@pytest.mark.parametrize("pre", [*SPLITS, "gpt-2", "smollm"])
 def test_pre_tokenizers_are_recognised_by_their_rules(tmp_path, pre):
     byte_level_tokenizer(pre).save_pretrained(tmp_path)
     assert values(tmp_path, 320)["ggml.pre"] == pre

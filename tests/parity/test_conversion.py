@@ -12,6 +12,7 @@ from tests.export.models import (
     CONFIGS,
     END,
     PROBE,
+    SPLITS,
     TEXT,
     build_model,
     byte_level_tokenizer,
@@ -24,7 +25,16 @@ from tests.parity import oracle
 IDS = np.random.default_rng(0).integers(0, 300, 60).tolist()
 QUANTIZED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"]
 QUANTIZED += ["IQ4_NL", "IQ4_XS", "IQ3_M"]
-TEXTS = [PROBE, *TEXT[:3], "a  b", " x", "\n\n", "don't 123456 WE'LL", ""]
+TEXTS = [
+    PROBE,
+    *TEXT[:3],
+    "WORDSand CamelCase/paths/\nMÜLLERstraße",
+    "a  b",
+    " x",
+    "\n\n",
+    "don't 123456 WE'LL",
+    "",
+]
 
 
 def spread(logits: np.ndarray) -> float:
@@ -73,7 +83,7 @@ def test_every_type_loads_and_means_its_dequantized_weights(tmp_path, wide_folde
     assert np.abs(found - expected).max() <= 3e-2 * spread(expected)
 
 
-@pytest.mark.parametrize("pre", ["qwen2", "llama-bpe", "gpt-2", "smollm"])
+@pytest.mark.parametrize("pre", [*SPLITS, "gpt-2", "smollm"])
 def test_byte_level_vocabularies_tokenize_alike(tmp_path, pre):
     folder = tmp_path / "model"
     save_folder(folder, "llama")
@@ -81,7 +91,7 @@ def test_byte_level_vocabularies_tokenize_alike(tmp_path, pre):
     tokenizer.save_pretrained(folder)
     convert(Conversion(str(folder), tmp_path / "model.gguf", "F16"))
     texts = [*TEXTS, f"{END}a<tool>b", "<|im_start|>user"]
-    begin = [0] if pre == "llama-bpe" else []
+    begin = [0] if pre in ("llama-bpe", "tekken") else []
     expected = [begin + tokenizer(text)["input_ids"] for text in texts]
     assert oracle.tokenize(tmp_path / "model.gguf", texts) == expected
 
