@@ -1,24 +1,34 @@
 """Encoders and decoders of the ggml types in torch: `encode` and `decode`, and their stages.
 
 Stages for callers that round differently: `fit` chooses scales, `round_codes`
-(or `nearest_codes`, column by column) rounds, `CodeFormat.pack` packs.
+(or `nearest_codes`, column by column) rounds, `CodeFormat.pack` packs. The codebook
+types have `fit_grid`, `round_grid` and `GridFormat.pack`.
 """
 
 from csaq_export.quantize.block_params import BlockParams
 from csaq_export.quantize.code_format import CODE_FORMATS, CodeFormat
 from csaq_export.quantize.decode import decode
-from csaq_export.quantize.encode import encode
+from csaq_export.quantize.encode import ENCODABLE, encode
 from csaq_export.quantize.fit import fit
+from csaq_export.quantize.grid_fit import fit_grid
+from csaq_export.quantize.grid_format import GRID_FORMATS, GridFormat
+from csaq_export.quantize.grid_rounding import dequantize_grid, round_grid
 from csaq_export.quantize.rounding import dequantize_codes, nearest_codes, round_codes
 
 __all__ = [
     "CODE_FORMATS",
+    "ENCODABLE",
+    "GRID_FORMATS",
     "BlockParams",
     "CodeFormat",
+    "GridFormat",
     "decode",
     "dequantize_codes",
+    "dequantize_grid",
     "encode",
     "fit",
+    "fit_grid",
     "nearest_codes",
     "round_codes",
+    "round_grid",
 ]

@@ -20,6 +20,7 @@ ENCODABLE = frozenset({*FLOAT_TYPES, *CODE_FORMATS, *GRID_FORMATS})
 
 # Weights in work at a time: small enough for the caches, which the search passes over often.
 _CHUNK = 1 << 18
+_DEVICE_CHUNK = 1 << 24
 
 
 def encode(
@@ -34,15 +35,20 @@ def encode(
     match and types without an encoder.
     """
     _check(weight, ggml_type, importance)
+    # Grad mode does not reach worker threads; detached weights need none.
+    weight = weight.detach()
     n_byte = row_bytes(ggml_type, weight.shape[1])
     out = torch.empty(weight.shape[0], n_byte, dtype=torch.uint8, device=weight.device)
-    n_row_chunk = max(1, _CHUNK // max(1, weight.shape[1]))
+    chunk = _CHUNK if weight.device.type == "cpu" else _DEVICE_CHUNK
+    n_row_chunk = max(1, chunk // max(1, weight.shape[1]))
     starts = range(0, weight.shape[0], n_row_chunk)
 
     def encode_chunk(start: int) -> None:
         rows = slice(start, start + n_row_chunk)
-        chunk = importance[rows] if importance is not None and importance.dim() == 2 else importance
-        out[rows] = _encode_rows(weight[rows].to(torch.float32), ggml_type, chunk)
+        counts = importance
+        if counts is not None and counts.dim() == 2:
+            counts = counts[rows]
+        out[rows] = _encode_rows(weight[rows].to(torch.float32), ggml_type, counts)
 
     _run(encode_chunk, starts, weight.device)
     return out

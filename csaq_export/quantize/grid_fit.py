@@ -16,7 +16,7 @@ from csaq_export.quantize.importance import error_weights
 from csaq_export.quantize.rounding import inverse_scale
 
 # Where the largest magnitude of a sub-block falls in units of the codebook's largest.
-_STARTS = (0.65, 0.75, 0.85, 0.95, 1.05, 1.18)
+_STARTS = (0.55, 0.67, 0.79, 0.91, 1.03, 1.14, 1.26, 1.38, 1.5)
 _SHARES = (1.1, 1.04, 1.0, 0.97, 0.93, 0.88, 0.82, 0.75)
 _N_ROUND = 2
 

@@ -13,6 +13,8 @@ from csaq_export.quantize.grid_format import GridFormat
 from csaq_export.quantize.grid_layout import GridCodes
 
 _SIGN_GROUP = 8
+# A wrong sign costs 4·w·|x|·s·g, and the magnitude g grows with |x| less than in proportion.
+_PRICE_POWER = 1.5
 # Scores held at a time, to stay within a core's cache.
 _SCORES = 1 << 19
 _FOLD = 16
@@ -35,7 +37,7 @@ def vectors(blocks: torch.Tensor, weights: torch.Tensor, grid_format: GridFormat
     """Split signs off float32 `blocks` [n, 256] with error weights of the same shape."""
     negative = blocks < 0
     if grid_format.even_signs:
-        negative = _made_even(negative, weights * blocks * blocks)
+        negative = _made_even(negative, weights * blocks.abs() ** _PRICE_POWER)
     magnitude = torch.where(negative, -blocks, blocks)
     width = grid_format.magnitudes(blocks.device).shape[1]
     shape = (blocks.shape[0], grid_format.n_sub, -1, width)
