@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from csaq_runtime.gguf import GGUFFile, open_gguf
 
 from csaq_export.pipeline import Conversion, convert
+from csaq_runtime.gguf import GGUFFile, open_gguf
 from tests.export.models import (
     CONFIGS,
     build_model,

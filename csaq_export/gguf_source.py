@@ -11,18 +11,18 @@ from typing import Any
 
 import gguf
 import numpy as np
-from csaq_runtime.errors import GGUFError
-from csaq_runtime.formats import DEQUANTIZABLE
-from csaq_runtime.gguf import GGUFFile, TensorInfo, open_gguf
-from csaq_runtime.gguf.cursor import Cursor
-from csaq_runtime.gguf.header import read_header
-from csaq_runtime.gguf.metadata import Entry, ValueType, read_metadata
 from gguf import GGUFValueType
 from gguf.gguf_writer import GGUFValue
 
 from csaq_export.metadata import Metadata, u32
 from csaq_export.model import Model
 from csaq_export.weight import FLOAT_DTYPES, Weight
+from csaq_runtime.errors import GGUFError
+from csaq_runtime.formats import DEQUANTIZABLE
+from csaq_runtime.gguf import GGUFFile, TensorInfo, open_gguf
+from csaq_runtime.gguf.cursor import Cursor
+from csaq_runtime.gguf.header import read_header
+from csaq_runtime.gguf.metadata import Entry, ValueType, read_metadata
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 # Written anew for every file, or about the layout of the old one.

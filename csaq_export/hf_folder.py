@@ -5,8 +5,6 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import GGMLType
 from numpy.typing import NDArray
 
 from csaq_export.arch import family_of
@@ -24,6 +22,8 @@ from csaq_export.model import Model
 from csaq_export.safetensors_file import StoredTensor, read_tensors
 from csaq_export.vocabulary import vocabulary_metadata
 from csaq_export.weight import RowReader, Weight, from_values
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import GGMLType
 
 TYPES = {"F32": GGMLType.F32, "F16": GGMLType.F16, "BF16": GGMLType.BF16}
 # Buffers some old checkpoints carry; they are recomputed from the configuration.

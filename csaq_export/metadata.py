@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-from csaq_runtime.errors import ModelError
 from gguf import GGUFValueType
 from gguf.gguf_writer import GGUFValue
 from yaml import YAMLError  # type: ignore[import-untyped]
+
+from csaq_runtime.errors import ModelError
 
 Metadata = dict[str, GGUFValue]
 

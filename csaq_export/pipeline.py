@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from csaq_runtime.errors import ModelError
 from numpy.typing import NDArray
 
 from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.quantize import encode
 from csaq_export.source import open_model
 from csaq_export.write_gguf import front_matter, new_file, write_rows
+from csaq_runtime.errors import ModelError
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,14 @@ Made from shapes alone, so that a dry run answers before any weight is read.
 from dataclasses import dataclass
 from math import prod
 
-from csaq_runtime.errors import UsageError
-from csaq_runtime.formats import GGMLType, row_bytes
-
 from csaq_export.metadata import Metadata, u32
 from csaq_export.model import Model
 from csaq_export.presets import find_preset
 from csaq_export.type_choice import Body, Shape, choose_types
 from csaq_export.weight import Weight
 from csaq_export.write_gguf import front_matter, padded
+from csaq_runtime.errors import UsageError
+from csaq_runtime.formats import GGMLType, row_bytes
 
 
 @dataclass(frozen=True)

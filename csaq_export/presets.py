@@ -7,9 +7,6 @@ what it means there. `type_choice.py` applies them to a model.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from csaq_runtime.errors import UsageError
-from csaq_runtime.formats import GGMLType as T
-
 from csaq_export.preset_rules import (
     Rule,
     always,
@@ -21,6 +18,8 @@ from csaq_export.preset_rules import (
     with_importance,
     without_importance,
 )
+from csaq_runtime.errors import UsageError
+from csaq_runtime.formats import GGMLType as T
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
-from csaq_runtime.errors import ModelError
 from numpy.typing import NDArray
+
+from csaq_runtime.errors import ModelError
 
 MAX_HEADER_BYTES = 100_000_000
 ITEM_BYTES = {

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from csaq_runtime.errors import ModelError, UsageError
-
 from csaq_export.gguf_source import open_gguf_model
 from csaq_export.hf_folder import open_folder
 from csaq_export.model import Model
+from csaq_runtime.errors import ModelError, UsageError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Weights as safetensors, their description and the tokenizer; nothing that runs code.

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from csaq_runtime.formats import LAYOUTS, GGMLType
-
 from csaq_export.preset_rules import Place, base
 from csaq_export.presets import Preset
+from csaq_runtime.formats import LAYOUTS, GGMLType
 
 # Smaller blocks that fit rows not divisible by 256.
 FALLBACKS = {

@@ -6,10 +6,11 @@ from math import prod
 
 import numpy as np
 import torch
-from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import GGMLType, dequantize
 from numpy.typing import NDArray
 from torch import Tensor
+
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import GGMLType, dequantize
 
 FLOAT_DTYPES = {
     GGMLType.F32: torch.float32,

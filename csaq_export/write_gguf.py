@@ -15,13 +15,13 @@ from typing import IO, Protocol
 
 import gguf
 import numpy as np
-from csaq_runtime.errors import ModelError, ResourceError, UsageError
-from csaq_runtime.formats import GGMLType
 from gguf.gguf_writer import WriterState
 from numpy.typing import NDArray
 
 from csaq_export.metadata import Metadata
 from csaq_export.weight import Weight
+from csaq_runtime.errors import ModelError, ResourceError, UsageError
+from csaq_runtime.formats import GGMLType
 
 ALIGNMENT = 32
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from csaq_cli.table import size_text
 from csaq_runtime.engine import Engine
-from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
 MODEL, STORIES, OUT = HERE / "model", HERE / "stories.txt", HERE / "out"

@@ -70,7 +70,7 @@ def read_stories(path: Path) -> list[str]:
 
 
 def encode_stories(tokenizer: PreTrainedTokenizerFast, stories: list[str]) -> Tensor:
-    """One long id row, int64: every story preceded by `<|endoftext|>` (which also ends the last)."""
+    """One long id row, int64: `<|endoftext|>` before every story and after the last."""
     ids = [0]
     for encoded in tokenizer(stories)["input_ids"]:
         ids += [*encoded, 0]
@@ -98,7 +98,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers; AdamW for embedding and norms, which Muon does not fit."""
+    """Muon for the matrices of the layers; AdamW for embedding and norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
@@ -141,9 +141,7 @@ def save_state(
     os.replace(work / "state.partial", work / "state.safetensors")
 
 
-def load_state(
-    work: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]
-) -> int:
+def load_state(work: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> int:
     """Restore what `save_state` wrote; returns the step to go on from (0 without a file)."""
     path = work / "state.safetensors"
     if not path.exists():

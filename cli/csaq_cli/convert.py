@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from csaq_runtime.errors import CsaqError
 
 from csaq_cli.out_name import default_name
 from csaq_export.presets import find_preset
+from csaq_runtime.errors import CsaqError
 
 EPILOG = """\b
 Examples:

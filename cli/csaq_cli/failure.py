@@ -6,6 +6,7 @@ import sys
 import traceback
 
 import click
+
 from csaq_runtime.errors import CsaqError
 
 RUN_TIME, USAGE, RESOURCES, INTERRUPTED = 1, 2, 4, 130

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from csaq_runtime.errors import ModelError
 from csaq_runtime.gguf import GGUFFile, TensorInfo, open_gguf
 from csaq_runtime.memory import estimated_memory

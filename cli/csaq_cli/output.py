@@ -6,9 +6,8 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from csaq_runtime.engine import Engine
-
     from csaq_cli.completion import Completion
+    from csaq_runtime.engine import Engine
 
 
 def print_footer(engine: "Engine") -> None:

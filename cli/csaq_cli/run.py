@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import click
-from csaq_runtime.errors import UsageError
 
 from csaq_cli.locate import find_gguf
 from csaq_cli.run_options import RunOptions, run_options
+from csaq_runtime.errors import UsageError
 
 EPILOG = """\b
 Examples:

@@ -1,10 +1,9 @@
 """Architecture families: which Hugging Face class names convert, and to what."""
 
-from csaq_runtime.errors import ModelError
-
 from csaq_export.arch import llama, qwen2, qwen3
 from csaq_export.arch.decoder import Family
 from csaq_export.config import Config
+from csaq_runtime.errors import ModelError
 
 FAMILIES: dict[str, Family] = {
     "LlamaForCausalLM": llama.FAMILY,

@@ -7,11 +7,10 @@ the model must fill. What differs between families is in `Family`.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from csaq_runtime.errors import ModelError
-
 from csaq_export.arch.rope import Rope, read_rope
 from csaq_export.config import Config
 from csaq_export.metadata import Metadata, f32, u32
+from csaq_runtime.errors import ModelError
 
 DEFAULT_NORM_EPS = 1e-6
 

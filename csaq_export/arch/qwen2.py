@@ -1,10 +1,9 @@
 """Qwen2 and Qwen2.5: biases on q, k and v, no row permutation."""
 
-from csaq_runtime.errors import ModelError
-
 from csaq_export.arch.decoder import Family, HParams
 from csaq_export.config import Config
 from csaq_export.metadata import Metadata
+from csaq_runtime.errors import ModelError
 
 
 def _extra_keys(config: Config, h: HParams) -> Metadata:

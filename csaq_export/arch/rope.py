@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from csaq_runtime.errors import ModelError
 from torch import Tensor
 
 from csaq_export.config import Config
 from csaq_export.metadata import Metadata, f32, text, u32
+from csaq_runtime.errors import ModelError
 
 DEFAULT_THETA = 10000.0
 SUPPORTED = ("default", "linear", "yarn", "llama3")

@@ -7,8 +7,6 @@ tokenizers), `tokenizer.json` with byte-level BPE.
 
 from pathlib import Path
 
-from csaq_runtime.errors import TokenizerError
-
 from csaq_export.config import Config, read_json
 from csaq_export.metadata import Metadata, flag
 from csaq_export.vocabulary.byte_level import byte_level_tokens
@@ -17,6 +15,7 @@ from csaq_export.vocabulary.llama_bpe import llama_bpe_tokens
 from csaq_export.vocabulary.sentencepiece_model import sentencepiece_tokens
 from csaq_export.vocabulary.special import special_metadata
 from csaq_export.vocabulary.tokens import Tokens
+from csaq_runtime.errors import TokenizerError
 
 
 def vocabulary_metadata(folder: Path, config: Config, n_vocab: int) -> Metadata:

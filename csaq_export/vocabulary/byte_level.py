@@ -1,7 +1,5 @@
 """Byte-level BPE (GPT-2, Llama 3, Qwen) in tokenizer.json → tokens, types and merges."""
 
-from csaq_runtime.errors import TokenizerError
-
 from csaq_export.config import Config
 from csaq_export.vocabulary.pre_tokenizer import pre_tokenizer_name
 from csaq_export.vocabulary.tokens import (
@@ -12,6 +10,7 @@ from csaq_export.vocabulary.tokens import (
     unused_tokens,
     vocabulary_of,
 )
+from csaq_runtime.errors import TokenizerError
 
 # llama.cpp normalizes nothing; NFC changes only text that is not composed already.
 KNOWN_NORMALIZERS = (None, "NFC")

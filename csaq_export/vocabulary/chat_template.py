@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-from csaq_runtime.errors import TokenizerError
 
 from csaq_export.config import Config, read_json
 from csaq_export.metadata import Metadata
+from csaq_runtime.errors import TokenizerError
 
 
 def template_metadata(folder: Path, settings: Config) -> Metadata:

@@ -8,8 +8,6 @@ first merge that makes it, which gives the same joins in the same order.
 import re
 from typing import Any
 
-from csaq_runtime.errors import TokenizerError
-
 from csaq_export.config import Config
 from csaq_export.vocabulary.tokens import (
     Tokens,
@@ -19,6 +17,7 @@ from csaq_export.vocabulary.tokens import (
     unused_tokens,
     vocabulary_of,
 )
+from csaq_runtime.errors import TokenizerError
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 ADDED_SCORE = -1000.0

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from csaq_runtime.errors import TokenizerError
 from sentencepiece import SentencePieceProcessor
 
 from csaq_export.config import Config, read_json
 from csaq_export.vocabulary.tokens import Tokens, TokenType, added_token, unused_tokens
+from csaq_runtime.errors import TokenizerError
 
 ADDED_SCORE = -1000.0
 

@@ -6,10 +6,9 @@ tokenizer_config.json, config.json (the rules of gguf-py's SpecialVocab).
 
 from typing import Any
 
-from csaq_runtime.errors import TokenizerError
-
 from csaq_export.config import Config
 from csaq_export.metadata import Metadata, flag, u32
+from csaq_runtime.errors import TokenizerError
 
 # `seperator` is how the format spells it.
 KEYS = {

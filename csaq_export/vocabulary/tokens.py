@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from csaq_runtime.errors import TokenizerError
 from gguf import GGUFValueType
 
 from csaq_export.config import Config
 from csaq_export.metadata import Metadata, array, flag, text
+from csaq_runtime.errors import TokenizerError
 
 
 class TokenType(IntEnum):

@@ -1,6 +1,7 @@
 """Slash commands change the session, answer, or end the chat."""
 
 import pytest
+
 from csaq_cli.chat.commands import COMMANDS, run_command
 from csaq_cli.chat.session import ChatSession
 from csaq_runtime.errors import UsageError

@@ -1,6 +1,7 @@
 """A completion streams pieces and says why it ended."""
 
 import pytest
+
 from csaq_cli.completion import Completion
 from csaq_runtime.errors import UsageError
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from csaq_runtime.gguf import open_gguf
 
 

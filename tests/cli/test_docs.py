@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 import pytest
+
 from csaq_cli.convert import convert
 from csaq_cli.run import run
-
 from csaq_export.presets import PRESETS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -4,6 +4,7 @@ import errno
 
 import click
 import pytest
+
 from csaq_cli.failure import describe, report
 from csaq_runtime.errors import CsaqError, GGUFError, ModelError, ResourceError, UsageError
 

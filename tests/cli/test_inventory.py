@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from csaq_cli import inventory
 from csaq_cli.inventory import abbreviated
 

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+
 from csaq_cli.loading import CLEAR_LINE, loading_line
 
 

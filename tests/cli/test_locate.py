@@ -1,6 +1,7 @@
 """FILE may be a file, or a folder that leaves no doubt."""
 
 import pytest
+
 from csaq_cli.locate import find_gguf
 from csaq_runtime.errors import UsageError
 

@@ -1,6 +1,7 @@
 """Messages of several lines between triple quotes."""
 
 import pytest
+
 from csaq_cli.chat.multiline import read_message
 
 

@@ -1,6 +1,7 @@
 """Default names follow GGUF's naming convention."""
 
 import pytest
+
 from csaq_cli.out_name import default_name
 
 

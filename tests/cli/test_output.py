@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+
 from csaq_cli.completion import Completion
 from csaq_cli.output import print_footer, print_json, wants_color
 

@@ -1,10 +1,11 @@
 """Messages become ids in the model's template; a prompt that does not fit is refused."""
 
 import pytest
-from csaq_cli.prompt import chat_ids, conversation, room_for_reply
-from csaq_runtime.errors import UsageError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from csaq_cli.prompt import chat_ids, conversation, room_for_reply
+from csaq_runtime.errors import UsageError
 
 
 def test_conversation_leaves_an_empty_system_message_out():

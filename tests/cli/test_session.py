@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from csaq_cli.chat.session import ChatSession
 from csaq_runtime.errors import UsageError
 from csaq_runtime.sample import Sampling

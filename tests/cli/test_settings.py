@@ -1,6 +1,7 @@
 """`/set` takes llama.cpp's names and refuses values that make no sense."""
 
 import pytest
+
 from csaq_cli.chat.settings import BOUNDS, changed, shown
 from csaq_runtime.errors import UsageError
 from csaq_runtime.sample import Sampling

@@ -1,6 +1,7 @@
 """Plain tables and sizes."""
 
 import pytest
+
 from csaq_cli.table import one_line, render_table, size_text
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from csaq_cli.chat.session import ChatSession
 from csaq_cli.chat.terminal import take_turn
 from csaq_runtime.sample import Sampling

@@ -27,11 +27,12 @@ class OracleError(Exception):
     """llama.cpp refused or died; the text is the end of what it printed."""
 
 
-def logits(path: Path, ids: Sequence[int]) -> NDArray[np.float32]:
-    """Logits of every position of `ids` in a fresh context, float32 [n, n_vocab]."""
+def logits(path: Path, *sequences: Sequence[int]) -> NDArray[np.float32]:
+    """Logits of every position of each sequence, in a fresh context each: float32 [n, n_vocab]."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "logits.npy")
-        _call("logits", path=str(path), ids=[int(i) for i in ids], out=str(out))
+        rows = [[int(i) for i in ids] for ids in sequences]
+        _call("logits", path=str(path), sequences=rows, out=str(out))
         return np.asarray(np.load(out), np.float32)
 
 
@@ -87,6 +88,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "init_from_model": (ctypes.c_void_p, [ctypes.c_void_p, _Params]),
     "batch_init": (_Batch, [ctypes.c_int32] * 3),
     "decode": (ctypes.c_int32, [ctypes.c_void_p, _Batch]),
+    "free": (None, [ctypes.c_void_p]),
     "get_logits": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
     "model_get_vocab": (ctypes.c_void_p, [ctypes.c_void_p]),
     "vocab_n_tokens": (ctypes.c_int32, [ctypes.c_void_p]),
@@ -143,14 +145,19 @@ def _batch(library: ctypes.CDLL, ids: Sequence[int]) -> _Batch:
     return batch
 
 
-def _child_logits(path: str, ids: list[int], out: str) -> None:
+def _child_logits(path: str, sequences: list[list[int]], out: str) -> None:
     library = _library()
     model = _load(library, path)
-    context = _context(library, model, len(ids))
-    if library.llama_decode(context, _batch(library, ids)):
-        raise OracleError("llama_decode failed")
     n_vocab = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
-    np.save(out, np.ctypeslib.as_array(library.llama_get_logits(context), (len(ids), n_vocab)))
+    tables = []
+    for ids in sequences:
+        context = _context(library, model, len(ids))
+        if library.llama_decode(context, _batch(library, ids)):
+            raise OracleError("llama_decode failed")
+        table = np.ctypeslib.as_array(library.llama_get_logits(context), (len(ids), n_vocab))
+        tables.append(table.copy())
+        library.llama_free(context)
+    np.save(out, np.concatenate(tables))
 
 
 def _child_tokenize(path: str, texts: list[str], special: bool, out: str) -> None:

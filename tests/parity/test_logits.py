@@ -1,4 +1,12 @@
-"""Our runtime and llama.cpp read the same file and must compute the same logits."""
+"""Our runtime and llama.cpp read the same file and must compute the same logits.
+
+Quantized files: both round activations to int8. A float32 sum in another order sometimes lands
+on the other side of a rounding boundary, and attention hands such a flip to every later
+position, where it moves logits by about 1 % of their spread. Random weights have no favourite
+token, so their top-1 agreement is measured over many short sequences: there most positions
+agree to 1e-6, and a difference in arithmetic shows at once. The demo model is trained and is
+measured over one long story.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -6,26 +14,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from csaq_export.pipeline import Conversion, convert
-from csaq_runtime.engine import Engine
 from numpy.typing import NDArray
 
+from csaq_export.pipeline import Conversion, convert
+from csaq_runtime.engine import Engine
 from tests.export.models import build_model, byte_level_tokenizer
 from tests.parity.oracle import logits as oracle_logits
 
 ROOT = Path(__file__).resolve().parents[2]
 N_POSITION = 512
+SHORT = 8
 FLOAT_TYPES = ("F32", "F16")
 QUANTIZED_TYPES = (
-    "BF16 Q8_0 Q6_K Q5_K Q4_K Q3_K Q2_K Q5_0 Q5_1 Q4_0 Q4_1 IQ4_NL IQ4_XS Q4_K_M"
-).split()
+    *("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K", "Q5_0", "Q5_1", "Q4_0", "Q4_1"),
+    *("IQ4_NL", "IQ4_XS", "Q4_K_M"),
+)
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "demo")
 # Rows of 256 and 512, so that super-blocks apply to every matrix.
 SHAPE = {
     "hidden_size": 256,
     "intermediate_size": 512,
     "head_dim": 64,
-    "num_hidden_layers": 2,
     "max_position_embeddings": N_POSITION,
 }
 
@@ -72,12 +81,12 @@ def hugging_face_folder(architecture: str, parent: Path) -> Path:
     return folder
 
 
-def token_ids(engine: Engine, architecture: str) -> list[int]:
+def token_ids(engine: Engine, architecture: str) -> NDArray[np.int64]:
     """`N_POSITION` ids: a story for the demo model, random ones for random weights."""
     if architecture == "demo":
         text = (ROOT / "demo" / "stories.txt").read_text(encoding="utf-8")
-        return engine.vocabulary.encode(text)[:N_POSITION]
-    return np.random.default_rng(7).integers(0, engine.hparams.n_vocab, N_POSITION).tolist()
+        return np.array(engine.vocabulary.encode(text)[:N_POSITION])
+    return np.random.default_rng(7).integers(0, engine.hparams.n_vocab, N_POSITION)
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +94,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
-def measure(architecture: str, type_name: str, folder: Path, out: Path) -> Agreement:
-    """Convert, run in both, compare."""
+def measure(
+    architecture: str, type_name: str, folder: Path, out: Path, n_position: int
+) -> Agreement:
+    """Convert, run sequences of `n_position` tokens in both, compare."""
     source = hugging_face_folder(architecture, folder)
     path = out / f"{architecture}-{type_name}.gguf"
     convert(Conversion(str(source), path, type_name))
     with Engine.open(path, n_ctx=N_POSITION, cache_type="f32") as engine:
-        ids = token_ids(engine, architecture)
-        ours = engine.logits(ids)
-    return compare(oracle_logits(path, ids), ours)
+        sequences = token_ids(engine, architecture).reshape(-1, n_position).tolist()
+        ours = np.concatenate([engine.logits(ids) for ids in sequences])
+    return compare(oracle_logits(path, *sequences), ours)
 
 
 @pytest.mark.parametrize("type_name", FLOAT_TYPES)
@@ -103,7 +114,7 @@ def test_logits_of_float_files_equal_those_of_llama_cpp(
 ) -> None:
     # F16: both round activations to float16; where float32 sums in another order land on the
     # other side of a rounding boundary, one flip moves a logit of these models by about 2e-4.
-    agreement = measure(architecture, type_name, folder, tmp_path)
+    agreement = measure(architecture, type_name, folder, tmp_path, N_POSITION)
     print(architecture, type_name, agreement)
     assert agreement.largest <= 1e-3
 
@@ -113,7 +124,34 @@ def test_logits_of_float_files_equal_those_of_llama_cpp(
 def test_logits_of_quantized_files_agree_with_those_of_llama_cpp(
     architecture: str, type_name: str, folder: Path, tmp_path: Path
 ) -> None:
-    agreement = measure(architecture, type_name, folder, tmp_path)
+    n_position = N_POSITION if architecture == "demo" else SHORT
+    agreement = measure(architecture, type_name, folder, tmp_path, n_position)
     print(architecture, type_name, agreement)
     assert agreement.top_1 >= 0.99
+    assert agreement.divergence <= 1e-3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_bf16_file_computes_what_llama_cpp_does_with_the_same_weights_in_f32(
+    architecture: str, folder: Path, tmp_path: Path
+) -> None:
+    # On BF16 files llama.cpp rounds activations to 8 bits of mantissa; we keep them in float32,
+    # so the file itself only agrees statistically, and its weights as F32 agree closely.
+    source = hugging_face_folder(architecture, folder)
+    half, single = tmp_path / "bf16.gguf", tmp_path / "f32.gguf"
+    convert(Conversion(str(source), half, "BF16"))
+    convert(Conversion(str(half), single, "F32"))
+    with Engine.open(half, n_ctx=N_POSITION, cache_type="f32") as engine:
+        ids = token_ids(engine, architecture).tolist()
+        ours = engine.logits(ids)
+    assert compare(oracle_logits(single, ids), ours).largest <= 1e-3
+    assert compare(oracle_logits(half, ids), ours).divergence <= 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_a_long_context_of_a_quantized_file_diverges_no_further_from_llama_cpp(
+    architecture: str, folder: Path, tmp_path: Path
+) -> None:
+    agreement = measure(architecture, "Q4_K_M", folder, tmp_path, N_POSITION)
+    print(architecture, "Q4_K_M, long", agreement)
     assert agreement.divergence <= 1e-3

@@ -5,10 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+
 from csaq_runtime.gguf import open_gguf
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
 from csaq_runtime.tokenizer.pre_tokenizers import pre_tokenizer_names
-
 from tests.parity import oracle
 from tests.runtime.random_text import random_texts
 

@@ -5,11 +5,12 @@ import zlib
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
+
 from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 from csaq_runtime.kernels.activation import Activation, packed_activation_bytes
 from csaq_runtime.kernels.dispatch import MATRIX_TYPES, KernelEntry
 from csaq_runtime.weights import PackedMatrix
-from numpy.typing import NDArray
 
 TYPES = sorted(MATRIX_TYPES)
 FLOAT_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
@@ -81,6 +82,27 @@ def integer_blocks(
         return codes, (largest / np.float32(127)).astype(np.float16).astype(np.float32)
     safe = np.where(inverse > 0, inverse, np.float32(1))
     return codes, np.where(inverse > 0, np.float32(1) / safe, np.float32(0))
+
+
+def scaled_sums(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """amax / 127 · Σ codes of every 32 columns, rounded to float16 (ggml's Q8_1 `s`)."""
+    codes, _ = integer_blocks(Activation.BLOCK_32, x)
+    scales = np.abs(x.reshape(len(x), -1, 32)).max(axis=2) / np.float32(127)
+    totals = codes.sum(axis=2).astype(np.float32)
+    return (scales * totals).astype(np.float16).astype(np.float32)
+
+
+def rounding_of_sums(
+    ggml_type: GGMLType, rows: NDArray[np.uint8], x: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """What that rounding adds to the product [n_token, n_row] with types that have a minimum."""
+    if ggml_type not in (GGMLType.Q4_1, GGMLType.Q5_1):
+        return np.zeros((len(x), len(rows)))
+    codes, scales = integer_blocks(Activation.BLOCK_32, x)
+    error = scaled_sums(x).astype(np.float64) - scales.astype(np.float64) * codes.sum(axis=2)
+    blocks = rows.reshape(len(rows), -1, LAYOUTS[ggml_type].type_size)
+    minima = np.ascontiguousarray(blocks[..., 2:4]).view(np.float16)[..., 0]
+    return error @ minima.astype(np.float64).T
 
 
 def seen_by_kernel(kind: Activation, x: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from csaq_runtime.cache import KVCache, cache_bytes
 from csaq_runtime.errors import UsageError
 from csaq_runtime.hparams import HParams, RopeScaling
-from hypothesis import given
-from hypothesis import strategies as st
 
 HPARAMS = HParams(
     architecture="llama",

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from csaq_runtime.engine import Engine
 from csaq_runtime.errors import ResourceError, UsageError
 from csaq_runtime.sample import Sampling
-from numpy.typing import NDArray
-
 from tests.runtime.tiny_models import (
     N_VOCAB,
     gguf_keys,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from csaq_runtime.formats import LAYOUTS, GGMLType, dequantize, integer_codes
 from csaq_runtime.formats.codes import CODED
 

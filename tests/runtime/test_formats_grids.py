@@ -3,6 +3,7 @@
 import gguf
 import numpy as np
 import pytest
+
 from csaq_runtime.formats.grids import grid
 
 TABLES = {

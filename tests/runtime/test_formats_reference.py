@@ -3,8 +3,9 @@
 import gguf
 import numpy as np
 import pytest
-from csaq_runtime.formats import DEQUANTIZABLE, LAYOUTS, GGMLType, dequantize
 from numpy.typing import NDArray
+
+from csaq_runtime.formats import DEQUANTIZABLE, LAYOUTS, GGMLType, dequantize
 
 TYPES = sorted(DEQUANTIZABLE)
 # As float16: subnormals, smallest normal, greatest, infinities, NaN, −0; as bytes: E8M0 ends.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from csaq_runtime.errors import GGUFError
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import GGUFFile, open_gguf
-
 from tests.malformed.hostile import SOUND, Sketch, array, info, pair, string, u32, u64
 
 VOCABULARIES = Path(__file__).resolve().parents[2].parent / "shared/data/tokenizers/ggml-vocab"

@@ -6,9 +6,10 @@ from typing import Any
 
 import gguf
 import numpy as np
-from csaq_runtime.gguf import open_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from csaq_runtime.gguf import open_gguf
 
 Kind = gguf.GGUFValueType
 INTEGERS = {

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-from csaq_runtime.heads import head_pad, rotary_rows, take_elements, take_rows, value_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csaq_runtime.heads import head_pad, rotary_rows, take_elements, take_rows, value_rows
 from tests.runtime.test_cache import HPARAMS
 
 HALVES = st.integers(1, 40)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from csaq_runtime.errors import ModelError
 from csaq_runtime.gguf import open_gguf
 from csaq_runtime.hparams import HParams, RopeScaling, read_hparams
-
 from tests.runtime.tiny_models import write_gguf
 
 KEYS: dict[str, Any] = {

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.kernels.activation import (
     LAYOUTS,
@@ -11,9 +13,7 @@ from csaq_runtime.kernels.activation import (
     packed_activation_bytes,
 )
 from csaq_runtime.kernels.dispatch import kernel_for
-from numpy.typing import NDArray
-
-from tests.runtime.kernel_cases import integer_blocks, pack_x, random_x
+from tests.runtime.kernel_cases import integer_blocks, pack_x, random_x, scaled_sums
 
 TYPE_OF = {
     Activation.FLOAT32: GGMLType.F32,
@@ -55,7 +55,7 @@ def test_block_32_words(n_token: int) -> None:
     totals = codes.sum(axis=2, dtype=np.int32)
     assert np.array_equal(codes_in(words, 32), codes)
     assert np.array_equal(words[..., Block32.SCALE].view(np.float32), scales)
-    assert np.array_equal(words[..., Block32.SCALED_SUM].view(np.float32), scales * totals)
+    assert np.array_equal(words[..., Block32.SCALED_SUM].view(np.float32), scaled_sums(x))
     assert np.array_equal(words[..., Block32.MINUS_8_SUM], -8 * totals)
     assert np.array_equal(words[..., Block32.MINUS_16_SUM], -16 * totals)
     assert np.array_equal(words[..., Block32.MINUS_128_SUM], -128 * totals)

@@ -3,8 +3,9 @@
 import numba
 import numpy as np
 import pytest
-from csaq_runtime.kernels import attention
 from numpy.typing import NDArray
+
+from csaq_runtime.kernels import attention
 
 N_HEAD, HEAD_PAD, N_POSITION = 3, 64, 150
 

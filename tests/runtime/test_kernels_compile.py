@@ -4,11 +4,12 @@ import ctypes
 from pathlib import Path
 
 import pytest
+from llvmlite import ir
+
 from csaq_runtime.kernels.compile import load_module
 from csaq_runtime.kernels.module import new_function
 from csaq_runtime.simd.target import host_target
 from csaq_runtime.simd.vector import store
-from llvmlite import ir
 
 
 class Source:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.kernels.compile import optimized
 from csaq_runtime.kernels.dispatch import EXPANDED_TYPES, kernel_for, kernel_on, weight_format
 from csaq_runtime.kernels.module import build_module
 from csaq_runtime.simd.target import Target, host_target, parse_target
 from csaq_runtime.weights import pack_matrix
-
 from tests.runtime.kernel_cases import TYPES, columns_of, pack_x, product, random_rows, random_x
 
 HOST = host_target()

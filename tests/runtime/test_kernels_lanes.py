@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numba
 import numpy as np
 import pytest
-from csaq_runtime.kernels import lanes
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+
+from csaq_runtime.kernels import lanes
 
 ROWS = arrays(np.float32, 16, elements=st.floats(-80, 80, width=32))
 

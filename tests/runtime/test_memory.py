@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+
 from csaq_runtime import memory
 from csaq_runtime.cache import cache_bytes
 from csaq_runtime.gguf import open_gguf
 from csaq_runtime.hparams import read_hparams
-
 from tests.runtime.tiny_models import random_model, write_model
 
 

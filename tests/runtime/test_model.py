@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from csaq_runtime.engine import Engine
 from csaq_runtime.errors import ModelError
 from csaq_runtime.gguf import open_gguf
 from csaq_runtime.hparams import read_hparams
 from csaq_runtime.model import load_model
-from numpy.typing import NDArray
-
 from tests.runtime.tiny_models import Tensors, gguf_keys, gguf_tensors, random_model, write_gguf
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]

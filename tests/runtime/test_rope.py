@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from csaq_runtime.hparams import RopeScaling
-from csaq_runtime.rope import rope_table
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from csaq_runtime.hparams import RopeScaling
+from csaq_runtime.rope import rope_table
 from tests.runtime.test_cache import HPARAMS
 
 N_CTX = 200

@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
 from csaq_runtime.errors import ModelError, UsageError
 from csaq_runtime.sample import (
     Sampler,
@@ -12,9 +16,6 @@ from csaq_runtime.sample import (
     penalize,
     softmax,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 LOGITS = arrays(
     np.float32, st.integers(1, 500), elements=st.floats(-30, 30, width=32, allow_nan=False)

@@ -4,12 +4,13 @@ import ctypes
 
 import numpy as np
 import pytest
+from llvmlite import ir
+
 from csaq_runtime.kernels.compile import load_module
 from csaq_runtime.kernels.module import new_function
 from csaq_runtime.simd.convert import float_to_half, half_to_float
 from csaq_runtime.simd.target import Target, host_target, parse_target
 from csaq_runtime.simd.vector import F32_X16, I16_X16, counted_loop, integer, load, scaled, store
-from llvmlite import ir
 
 HOST = host_target()
 PLAIN = parse_target(HOST.triple, HOST.cpu if HOST.is_arm else "x86-64", "+sse,+sse2")

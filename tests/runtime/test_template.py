@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+
 from csaq_runtime.errors import TemplateError
 from csaq_runtime.template import render_chat
 

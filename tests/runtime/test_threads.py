@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from csaq_runtime.errors import UsageError
 from csaq_runtime.threads import ThreadPool, available_cores, default_threads
 

@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from csaq_runtime.errors import TokenizerError
 from csaq_runtime.gguf import open_gguf
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared/data/tokenizers/ggml-vocab"
 NAMES = ("deepseek-coder", "falcon", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+
 from csaq_runtime.errors import ModelError
 from csaq_runtime.formats import GGMLType, row_bytes
 from csaq_runtime.kernels.dispatch import EXPANDED_TYPES, MATRIX_TYPES
 from csaq_runtime.weights import pack_matrix
-
 from tests.runtime.kernel_cases import random_rows
 
 MOVED_TYPES = [GGMLType[name] for name in ("F32", "F16", "Q4_0", "Q4_1", "Q2_K", "Q3_K", "Q6_K")]

@@ -4,10 +4,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from csaq_runtime.errors import UsageError
-
 from csaq_cli.chat.session import ChatSession
 from csaq_cli.chat.settings import changed, shown
+from csaq_runtime.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csaq_runtime.errors import UsageError
-
 from csaq_cli.completion import Completion
 from csaq_cli.prompt import Message, chat_ids
+from csaq_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from csaq_runtime.engine import Engine

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from csaq_runtime.errors import CsaqError
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
@@ -18,6 +17,7 @@ from csaq_cli.chat.commands import COMMANDS, run_command
 from csaq_cli.chat.multiline import read_message
 from csaq_cli.chat.session import ChatSession
 from csaq_cli.output import print_footer
+from csaq_runtime.errors import CsaqError
 
 GREETING = "/help lists the commands, Ctrl-C stops a reply, Ctrl-D leaves."
 

@@ -47,7 +47,7 @@ class Block32:
     """Word numbers in a 32-column block: int8 codes = rint(127 x / amax), four per word."""
 
     SCALE = 8  # float32: amax / 127, rounded to float16
-    SCALED_SUM = 9  # float32: SCALE · Σ codes
+    SCALED_SUM = 9  # float32: amax / 127 · Σ codes, rounded to float16
     MINUS_8_SUM = 10  # int32: -8 · Σ codes, and so on: what an offset in the weights adds up to
     MINUS_16_SUM = 11
     MINUS_128_SUM = 12

@@ -168,16 +168,22 @@ def _put_codes(block: _Block, vector: int, inverse: Any) -> Any:
     return codes
 
 
+def _half(block: _Block, value: Any) -> Any:
+    """A float32 scalar rounded to float16."""
+    rounded = round_to_half(block.b, block.target, splat(block.b, value, 4))
+    return block.b.extract_element(rounded, ir.Constant(I32, 0))
+
+
 def _block_32(block: _Block) -> None:
     b = block.b
     largest = _largest(block, 2)
     inverse = _inverse(b, 127.0, largest)
-    scale = round_to_half(b, block.target, splat(b, b.fdiv(largest, F32(127.0)), 4))
-    scale = b.extract_element(scale, ir.Constant(I32, 0))
+    exact_scale = b.fdiv(largest, F32(127.0))
     codes = [_put_codes(block, index, inverse) for index in range(2)]
     total = reduce_sum(b, b.add(*codes))
-    block.put(Block32.SCALE, scale)
-    block.put(Block32.SCALED_SUM, b.fmul(scale, b.sitofp(total, F32)))
+    block.put(Block32.SCALE, _half(block, exact_scale))
+    # Rounded by itself, as ggml's Q8_1 stores it: Q4_1 and Q5_1 then agree with llama.cpp.
+    block.put(Block32.SCALED_SUM, _half(block, b.fmul(exact_scale, b.sitofp(total, F32))))
     block.put(Block32.MINUS_8_SUM, b.mul(total, I32(-8)))
     block.put(Block32.MINUS_16_SUM, b.mul(total, I32(-16)))
     block.put(Block32.MINUS_128_SUM, b.mul(total, I32(-128)))
