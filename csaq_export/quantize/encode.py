@@ -4,8 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 
 from csaq_export.quantize.code_format import CODE_FORMATS
 from csaq_export.quantize.fit import fit
@@ -15,6 +13,8 @@ from csaq_export.quantize.grid_format import GRID_FORMATS
 from csaq_export.quantize.grid_rounding import round_grid
 from csaq_export.quantize.legacy import PLAIN_TYPES, encode_plain
 from csaq_export.quantize.rounding import round_codes
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 
 ENCODABLE = frozenset({*FLOAT_TYPES, *CODE_FORMATS, *GRID_FORMATS})
 
@@ -34,7 +34,7 @@ def encode(
     Raises ModelError for NaN or infinite weights or importance, shapes that do not
     match and types without an encoder.
     """
-    _check(weight, ggml_type, importance)
+    check_input(weight, ggml_type, importance)
     # Grad mode does not reach worker threads; detached weights need none.
     weight = weight.detach()
     n_byte = row_bytes(ggml_type, weight.shape[1])
@@ -96,7 +96,8 @@ def _encode_blocks(
     return code_format.pack(round_codes(blocks, params, code_format), params)
 
 
-def _check(weight: torch.Tensor, ggml_type: GGMLType, importance: torch.Tensor | None) -> None:
+def check_input(weight: torch.Tensor, ggml_type: GGMLType, importance: torch.Tensor | None) -> None:
+    """Raise the ModelError that `encode` promises."""
     if ggml_type not in ENCODABLE:
         raise ModelError(f"there is no encoder for {ggml_type.name}")
     n_row, n_col = weight.shape

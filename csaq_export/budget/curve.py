@@ -1,0 +1,95 @@
+"""What each type would cost a tensor: its exact bytes and its expected KL divergence.
+
+The divergence comes from actually rounding a sample of rows to every type and weighing
+the error with the tensor's curvature.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from csaq_export.budget.solver import Option
+from csaq_export.quantize import decode
+from csaq_export.quantize.guided import encode_guided
+from csaq_export.sensitivity import Sensitivity
+from csaq_export.write_gguf import padded
+from csaq_runtime.errors import UsageError
+from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
+
+T = GGMLType
+# From small to large; what stock kernels of every back end know.
+LADDER = (T.Q2_K, T.Q3_K, T.IQ4_XS, T.Q4_K, T.Q5_K, T.Q6_K, T.Q8_0)
+# For rows that do not divide into super-blocks.
+SMALL_BLOCK_LADDER = (T.IQ4_NL, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0)
+MAX_SAMPLED_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One tensor's choices: `types[i]` has `options[i]`, ordered by size."""
+
+    name: str
+    types: tuple[GGMLType, ...]
+    options: tuple[Option, ...]
+
+    def scaled(self, factor: float) -> "Curve":
+        """The same with all costs multiplied."""
+        options = tuple(Option(option.n_bytes, option.cost * factor) for option in self.options)
+        return Curve(self.name, self.types, options)
+
+    def without(self, floor: GGMLType) -> "Curve":
+        """The same without types of fewer bits than `floor`; the largest always stays."""
+        least = min(LAYOUTS[floor].bpw, LAYOUTS[self.types[-1]].bpw)
+        return self._kept([i for i, t in enumerate(self.types) if LAYOUTS[t].bpw >= least])
+
+    def only(self, fixed: GGMLType) -> "Curve":
+        """The same with one type; UsageError if it is not a candidate for this tensor."""
+        if fixed not in self.types:
+            names = ", ".join(t.name for t in self.types)
+            raise UsageError(f"{self.name}: cannot be {fixed.name}", f"possible: {names}")
+        return self._kept([self.types.index(fixed)])
+
+    def _kept(self, indices: Sequence[int]) -> "Curve":
+        types = tuple(self.types[i] for i in indices)
+        return Curve(self.name, types, tuple(self.options[i] for i in indices))
+
+
+def ladder(n_col: int) -> tuple[GGMLType, ...]:
+    """Candidate types for rows of `n_col` weights; F16 alone where no block fits."""
+    for candidates in (LADDER, SMALL_BLOCK_LADDER):
+        if all(n_col % LAYOUTS[t].block_size == 0 for t in candidates):
+            return candidates
+    return (T.F16,)
+
+
+def measure_curve(
+    name: str, weight: Tensor, sensitivity: Sensitivity, types: Sequence[GGMLType]
+) -> Curve:
+    """The Curve of float32 `weight` [n_row, n_col]."""
+    n_row = weight.shape[0]
+    rows = sampled_rows(n_row)
+    sample, sampled = weight[rows], sensitivity.of_rows(rows)
+    options = tuple(_options(sample, sampled, types, n_row, n_row / len(rows)))
+    return Curve(name, tuple(types), options)
+
+
+def sampled_rows(n_row: int) -> Tensor:
+    """Evenly spaced row indices, at most MAX_SAMPLED_ROWS."""
+    n = min(n_row, MAX_SAMPLED_ROWS)
+    return torch.arange(n) * n_row // n
+
+
+def _options(
+    sample: Tensor,
+    sensitivity: Sensitivity,
+    types: Sequence[GGMLType],
+    n_row: int,
+    share: float,
+) -> Iterator[Option]:
+    for ggml_type in types:
+        packed = encode_guided(sample, ggml_type, sensitivity, n_sweep=0)
+        change = decode(packed, ggml_type) - sample
+        n_bytes = padded(n_row * row_bytes(ggml_type, sample.shape[1]))
+        yield Option(n_bytes, share * sensitivity.loss(change))

@@ -1,0 +1,148 @@
+"""Text the user supplies → token windows: plain text, JSON lines (chat or plain) or a dataset.
+
+The windows are drawn with a seed, so the same inputs give the same calibration.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from csaq_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`tokens`: int64 [n_sample, seq_len]; `dataset` names the source, `sha256` its tokens."""
+
+    tokens: Tensor
+    dataset: str
+    sha256: str
+    seed: int
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What distinguishes statistics made from this calibration."""
+        return {"calibration": self.sha256, "shape": str(tuple(self.tokens.shape))}
+
+    def split(self, n: int) -> "tuple[Calibration, Calibration]":
+        """The first windows, and the last `n` apart."""
+        return tuple(
+            Calibration(part.contiguous(), self.dataset, self.sha256, self.seed)
+            for part in (self.tokens[:-n], self.tokens[-n:])
+        )  # type: ignore[return-value]
+
+
+def read_calibration(
+    source: str, tokenizer: PreTrainedTokenizerBase, n_sample: int, seq_len: int, seed: int
+) -> Calibration:
+    """Draw up to `n_sample` disjoint windows of `seq_len` tokens from `source`.
+
+    `source` is a text file, a .jsonl file or `dataset[:config[:split]]` of the hub.
+    Raises UsageError if it cannot be read or is shorter than one window.
+    """
+    path = Path(source)
+    documents = _file_documents(path) if path.exists() else _dataset_documents(source)
+    stream = _token_stream(documents, tokenizer, n_sample * seq_len)
+    n_window = len(stream) // seq_len
+    if n_window == 0:
+        raise UsageError(f"{source}: only {len(stream)} tokens, one window needs {seq_len}")
+    windows = torch.tensor(stream[: n_window * seq_len]).view(n_window, seq_len)
+    order = torch.randperm(n_window, generator=torch.Generator().manual_seed(seed))
+    tokens = windows[order[:n_sample]]
+    if tokenizer.bos_token_id is not None:
+        # Models attend to whatever comes first; in use that is the beginning-of-text token.
+        tokens[:, 0] = tokenizer.bos_token_id
+    return Calibration(tokens, path.name, hashlib.sha256(tokens.numpy()).hexdigest(), seed)
+
+
+# A pool a few times larger than needed keeps the draw spread over the text.
+_POOL = 8
+
+
+def _token_stream(
+    documents: Iterator[str | list[dict[str, Any]]],
+    tokenizer: PreTrainedTokenizerBase,
+    n_token: int,
+) -> list[int]:
+    separator = tokenizer.bos_token_id
+    if separator is None:
+        separator = tokenizer.eos_token_id
+    stream: list[int] = []
+    for document in documents:
+        if separator is not None:
+            stream.append(separator)
+        stream += _document_tokens(document, tokenizer)
+        if len(stream) >= _POOL * n_token:
+            break
+    return stream
+
+
+def _document_tokens(
+    document: str | list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    if isinstance(document, list):
+        text = tokenizer.apply_chat_template(document, tokenize=False)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(document, add_special_tokens=False)["input_ids"])
+
+
+# Cut points for long texts: tokenizing a whole book at once needs many times its size.
+_PIECE_CHARS = 1 << 16
+
+
+def _file_documents(path: Path) -> Iterator[str | list[dict[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                yield _json_document(line, f"{path}: line {number}")
+        return
+    for start in range(0, len(text), _PIECE_CHARS):
+        yield text[start : start + _PIECE_CHARS]
+
+
+def _json_document(line: str, where: str) -> str | list[dict[str, Any]]:
+    """A chat if the object has `messages`, else `text`, else all its strings."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise UsageError(f"{where}: not a JSON object")
+    return _record_document(record, where)
+
+
+def _record_document(record: dict[str, Any], where: str) -> str | list[dict[str, Any]]:
+    messages = record.get("messages")
+    if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
+        return messages
+    texts = [record["text"]] if "text" in record else list(record.values())
+    strings = [text for text in texts if isinstance(text, str)]
+    if not strings:
+        raise UsageError(f"{where}: neither messages nor text")
+    return "\n".join(strings)
+
+
+def _dataset_documents(source: str) -> Iterator[str | list[dict[str, Any]]]:
+    """Records of a hub dataset `name[:config[:split]]`, streamed; the split defaults to train."""
+    name, config, split = (*source.split(":"), "", "")[:3]
+    if "/" not in name:
+        raise UsageError(f"{source}: no such file", "give a text or .jsonl file")
+    from datasets import load_dataset
+
+    try:
+        records = load_dataset(name, config or None, split=split or "train", streaming=True)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{source}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    for record in records:
+        yield _record_document(record, source)

@@ -1,0 +1,169 @@
+"""Calibration text + model → sensitivities and cost curves, kept in a work dir.
+
+The expensive part of a calibrated conversion; a change of budget starts after it.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from csaq_export.budget.curve import Curve, ladder, measure_curve
+from csaq_export.budget.probe import make_probe
+from csaq_export.budget.solver import Option
+from csaq_export.calibration import Calibration, read_calibration
+from csaq_export.parallel import in_parallel
+from csaq_export.quantize import decode
+from csaq_export.quantize.guided import encode_guided
+from csaq_export.sensitivity import Sensitivity, sensitivities
+from csaq_export.statistics import Collection, collect
+from csaq_export.torch_model import TorchModel, load_tokenizer, load_torch_model
+from csaq_export.workdir import WorkDir
+from csaq_runtime.errors import UsageError
+from csaq_runtime.formats import GGMLType
+
+Report = Callable[[str, int, int], None]
+# Windows kept back from calibration to measure divergence on.
+HELD_SHARE = 8
+_SAMPLE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Calibrating:
+    """How to calibrate: `n_sample` windows of `seq_len` tokens of `source`, drawn with `seed`."""
+
+    source: str
+    n_sample: int
+    seq_len: int
+    seed: int
+    batch_size: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The model in torch and what is known about its tensors, by GGUF name."""
+
+    model: TorchModel
+    calibration: Calibration
+    held: Calibration
+    sensitivities: dict[str, Sensitivity]
+    work: WorkDir
+    fingerprint: dict[str, str]
+    device: torch.device
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one; UsageError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device")
+    return torch.device(name)
+
+
+def guide(folder: Path, wanted: Calibrating, work: WorkDir, report: Report) -> Guidance:
+    """Calibrate the model in `folder`; what `work` already holds is not made again."""
+    model = load_torch_model(folder)
+    n_ctx = int(model.model.config.max_position_embeddings)
+    if wanted.seq_len > n_ctx:
+        raise UsageError(f"--seqlen {wanted.seq_len}: the model's context has {n_ctx} tokens")
+    tokenizer = load_tokenizer(folder)
+    text = read_calibration(wanted.source, tokenizer, wanted.n_sample, wanted.seq_len, wanted.seed)
+    if len(text.tokens) < 2:
+        raise UsageError(f"{wanted.source}: too short to keep a window back for measuring")
+    calibration, held = text.split(max(1, len(text.tokens) // HELD_SHARE))
+    device = find_device(wanted.device)
+    settings = Collection(wanted.batch_size, device, 0.0, {})
+    identity = {"model": model_digest(folder), "seed": str(wanted.seed)}
+    statistics = collect(model.model, calibration, work, identity, settings, report)
+    found = sensitivities(model, statistics)
+    fingerprint = dict(statistics.fingerprint)
+    return Guidance(model, calibration, held, found, work, fingerprint, device)
+
+
+def model_digest(folder: Path) -> str:
+    """sha256 of the configuration and of the ends of every weight file."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE_BYTES))
+            file.seek(max(0, size - _SAMPLE_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def curves(guidance: Guidance, report: Report) -> dict[str, Curve]:
+    """The Curve of every matrix: predicted from curvature, scaled by one measurement each."""
+    names = list(guidance.sensitivities)
+    stored = guidance.work.load("curves", guidance.fingerprint)
+    if stored is None:
+        done = itertools.count(1)
+
+        def predict(name: str) -> Curve:
+            curve = _curve(guidance, name)
+            report("measuring types", next(done), len(names))
+            return curve
+
+        predicted = dict(zip(names, in_parallel(predict, names, guidance.device), strict=True))
+        factors = measured_factors(guidance, predicted, report)
+        stored = {
+            name: _as_tensor(curve.scaled(factors[name])) for name, curve in predicted.items()
+        }
+        guidance.work.save("curves", guidance.fingerprint, stored)
+    return {name: _from_tensor(name, stored[name]) for name in names}
+
+
+def _curve(guidance: Guidance, name: str) -> Curve:
+    weight = guidance.model.read(name)
+    return measure_curve(name, weight, guidance.sensitivities[name], ladder(weight.shape[1]))
+
+
+def measured_factors(
+    guidance: Guidance, predicted: dict[str, Curve], report: Report
+) -> dict[str, float]:
+    """Measured over predicted divergence when one tensor alone is stored as its smallest type.
+
+    Curvature knows a layer's outputs but not how errors at different tokens and layers
+    meet; one measurement per tensor tells.
+    """
+    batch = max(1, min(8, len(guidance.held.tokens)))
+    probe = make_probe(guidance.model.model, guidance.held.tokens, batch)
+    factors = {}
+    for i, (name, curve) in enumerate(predicted.items()):
+        report("measuring tensors", i, len(predicted))
+        original = guidance.model.read(name)
+        sensitivity = guidance.sensitivities[name]
+        packed = encode_guided(original, curve.types[0], sensitivity, n_sweep=0)
+        rounded = decode(packed, curve.types[0])
+        guidance.model.write(name, rounded)
+        expected = max(sensitivity.loss(rounded - original), 1e-30)
+        factors[name] = max(probe.divergence(), 0.0) / expected
+        guidance.model.write(name, original)
+    return _bounded(factors)
+
+
+def _bounded(factors: dict[str, float]) -> dict[str, float]:
+    """Keep noise of tiny divergences out: at most 4 times the median either way."""
+    middle = sorted(factors.values())[len(factors) // 2]
+    return {name: min(max(f, middle / 4), middle * 4) for name, f in factors.items()}
+
+
+def _as_tensor(curve: Curve) -> Tensor:
+    rows = [
+        (int(t), option.n_bytes, option.cost)
+        for t, option in zip(curve.types, curve.options, strict=True)
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _from_tensor(name: str, rows: Tensor) -> Curve:
+    values = rows.tolist()
+    types = tuple(GGMLType(int(row[0])) for row in values)
+    return Curve(name, types, tuple(Option(int(row[1]), row[2]) for row in values))

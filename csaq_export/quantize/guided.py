@@ -1,0 +1,43 @@
+"""Weights + sensitivity → packed blocks: scale search, error feedback, coordinate descent."""
+
+import torch
+from torch import Tensor
+
+from csaq_export.quantize.code_format import CODE_FORMATS
+from csaq_export.quantize.descent import descend
+from csaq_export.quantize.encode import check_input, encode
+from csaq_export.quantize.feedback import round_with_feedback
+from csaq_export.quantize.float_bytes import FLOAT_TYPES
+from csaq_export.sensitivity import Sensitivity
+from csaq_runtime.formats import GGMLType, row_bytes
+
+
+def encode_guided(
+    weight: Tensor, ggml_type: GGMLType, sensitivity: Sensitivity, n_sweep: int
+) -> Tensor:
+    """Bytes, uint8 [n_row, row_bytes], for float32 `weight` [n_row, n_col] on any device.
+
+    `n_sweep` is the number of descent sweeps after the feedback pass. Float types are
+    stored as they are; types whose weights are rounded several at once are encoded with
+    the sensitivity's diagonal as importance. Raises what `encode` raises.
+    """
+    if ggml_type in FLOAT_TYPES:
+        return encode(weight, ggml_type)
+    if ggml_type not in CODE_FORMATS:
+        return encode(weight, ggml_type, sensitivity.importance().to(weight))
+    check_input(weight, ggml_type, None)
+    n_row, n_col = weight.shape
+    packed = torch.empty(n_row, row_bytes(ggml_type, n_col), dtype=torch.uint8).to(weight.device)
+    for rows, curvature in sensitivity.groups():
+        curvature = regular(curvature.to(weight))
+        coded = round_with_feedback(weight[rows], ggml_type, curvature)
+        packed[rows] = descend(weight[rows], coded, curvature, n_sweep).packed()
+    return packed
+
+
+def regular(curvature: Tensor) -> Tensor:
+    """`curvature` scaled to a mean diagonal of 1; the identity where nothing was observed."""
+    mean = torch.diagonal(curvature).mean()
+    if not bool(mean > 0):
+        return torch.eye(curvature.shape[0]).to(curvature)
+    return curvature / mean

@@ -1,0 +1,111 @@
+"""What is summed over calibration tokens for one linear layer.
+
+Inputs x [n, n_in], outputs z [n, n_out] and loss gradients δ = ∂ℓ/∂z go in; sums come
+out. All fields add, over batches as over ranks, so that a sum of parts is the whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+# Rows of the sketch that keeps the scalar products of rows' token profiles (Johnson-Lindenstrauss).
+N_SKETCH = 64
+# Columns that share one salience sum: ggml's super-block.
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class LinearStatistics:
+    """Sums over tokens t and batches b; float32 unless said.
+
+    `n_token`, `n_batch`: float64 scalars. `input_sum`, `input_square` [n_in]: Σx, Σx².
+    `curvature` [n_group, n_in, n_in]: Σ s̄·x·xᵀ, s̄ the group's mean δ² at the token
+    (GuidedQuant, arXiv 2505.07004); `row_curvature` [n_out]: Σδ².
+    `salience_rows` [n_out], `salience_columns` [n_in], `salience_blocks` [n_out, n_block]:
+    Σ_b |g·W| (g the batch's weight gradient) summed over the others. `profile`
+    [N_SKETCH, n_out]: random projections of the rows' δ² over tokens.
+    `coactivation` [n_out, n_out]: tokens at which both outputs are among the largest
+    (empty unless asked for).
+    """
+
+    n_token: Tensor
+    n_batch: Tensor
+    input_sum: Tensor
+    input_square: Tensor
+    curvature: Tensor
+    row_curvature: Tensor
+    salience_rows: Tensor
+    salience_columns: Tensor
+    salience_blocks: Tensor
+    profile: Tensor
+    coactivation: Tensor
+
+    def __add__(self, other: "LinearStatistics") -> "LinearStatistics":
+        mine, theirs = self.tensors(), other.tensors()
+        return LinearStatistics(**{name: mine[name] + theirs[name] for name in mine})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def from_tensors(tensors: Mapping[str, Tensor], prefix: str = "") -> LinearStatistics:
+    """Rebuild from `tensors()` whose names carry `prefix`."""
+    names = [field.name for field in fields(LinearStatistics)]
+    return LinearStatistics(**{name: tensors[prefix + name] for name in names})
+
+
+def observe(
+    x: Tensor, z: Tensor, delta: Tensor, weight: Tensor, groups: Tensor, seed: int, share: float
+) -> LinearStatistics:
+    """Statistics of one batch.
+
+    `groups` int64 [n_out] assigns rows to Hessians; `seed` fixes the sketch of this
+    batch; `share` > 0 counts coactivation among that share of outputs per token.
+    """
+    square = delta.square()
+    salience = ((delta.T @ x) * weight).abs()
+    return LinearStatistics(
+        n_token=torch.tensor(float(len(x)), dtype=torch.float64),
+        n_batch=torch.tensor(1.0, dtype=torch.float64),
+        input_sum=x.sum(0),
+        input_square=x.square().sum(0),
+        curvature=_curvature(x, square, groups),
+        row_curvature=square.sum(0),
+        salience_rows=salience.sum(1),
+        salience_columns=salience.sum(0),
+        salience_blocks=_block_sums(salience),
+        profile=_signs(len(x), seed).to(x) @ square,
+        coactivation=_coactivation(z, share),
+    )
+
+
+def _curvature(x: Tensor, square: Tensor, groups: Tensor) -> Tensor:
+    parts = []
+    for group in range(int(groups.max()) + 1):
+        token_weight = square[:, groups == group].mean(1, keepdim=True)
+        parts.append((x * token_weight).T @ x)
+    return torch.stack(parts)
+
+
+def _block_sums(salience: Tensor) -> Tensor:
+    n_row, n_col = salience.shape
+    padded = torch.nn.functional.pad(salience, (0, -n_col % BLOCK))
+    return padded.view(n_row, -1, BLOCK).sum(-1)
+
+
+def _signs(n_token: int, seed: int) -> Tensor:
+    """±1, float32 [N_SKETCH, n_token]; drawn on the CPU so that devices agree."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, (N_SKETCH, n_token), generator=generator).float() * 2 - 1
+
+
+def _coactivation(z: Tensor, share: float) -> Tensor:
+    """How often pairs of outputs are both among the `share` largest of a token by magnitude."""
+    if share <= 0:
+        return z.new_zeros(0, 0)
+    n_top = max(1, round(share * z.shape[1]))
+    fires = torch.zeros_like(z).scatter_(1, z.abs().topk(n_top, 1).indices, 1.0)
+    return fires.T @ fires

@@ -1,0 +1,70 @@
+"""Stages of a long job ↔ files: each stage is one safetensors file with its fingerprint.
+
+A finished stage is found again by a later run with the same inputs; one made from
+other inputs is refused rather than used. Files appear whole or not at all.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from csaq_runtime.errors import ModelError, UsageError
+
+# What decides a stage's content, e.g. {"calibration": sha256, "seed": "7"}.
+Fingerprint = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WorkDir:
+    """A folder of stages; `folder` is created when the first stage is saved."""
+
+    folder: Path
+
+    def path(self, stage: str) -> Path:
+        """Where `stage` (a name without slashes) is kept."""
+        return self.folder / f"{stage}.safetensors"
+
+    def load(self, stage: str, fingerprint: Fingerprint) -> dict[str, Tensor] | None:
+        """The stage's tensors, or None if it has not been made.
+
+        Raises UsageError if it was made from other inputs, ModelError if it is damaged.
+        """
+        path = self.path(stage)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                _check_fingerprint(path, file.metadata() or {}, fingerprint)
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise ModelError(f"{path}: damaged: {error}", "delete it; it is made again") from error
+
+    def save(self, stage: str, fingerprint: Fingerprint, tensors: Mapping[str, Tensor]) -> None:
+        """Write the stage atomically."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.path(stage).with_suffix(".partial")
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, partial, {"fingerprint": json.dumps(dict(fingerprint), sort_keys=True)})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, self.path(stage))
+
+    def drop(self, stage: str) -> None:
+        """Delete a stage that nothing needs any more."""
+        self.path(stage).unlink(missing_ok=True)
+
+
+def _check_fingerprint(path: Path, metadata: Mapping[str, str], wanted: Fingerprint) -> None:
+    made = json.loads(metadata.get("fingerprint", "{}"))
+    for key in sorted({*made, *wanted}):
+        if made.get(key) != wanted.get(key):
+            raise UsageError(
+                f"{path}: made with {key} {made.get(key)!r}, now it is {wanted.get(key)!r}",
+                "use another --work-dir, or delete this one to start over",
+            )
