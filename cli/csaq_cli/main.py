@@ -16,6 +16,8 @@ COMMANDS = {
     "convert": ("csaq_cli.convert", "Turn a Hugging Face model (or a 16-bit GGUF) into a GGUF."),
     "run": ("csaq_cli.run", "Chat with a GGUF, or complete one prompt."),
     "info": ("csaq_cli.info", "Show what a GGUF holds: sizes, types, metadata, memory."),
+    "eval": ("csaq_cli.eval", "Measure files: perplexity, and divergence from a baseline."),
+    "bench": ("csaq_cli.bench", "Measure how fast a GGUF runs, beside llama-bench if you like."),
 }
 
 

@@ -135,6 +135,19 @@ class Engine:
         batches = [ids[start : start + n] for start in range(0, len(ids), n)]
         return np.concatenate([self._stepper.run(batch, len(batch)).copy() for batch in batches])
 
+    def advance(self, ids: Sequence[int], n_kept: int) -> NDArray[np.float32]:
+        """Logits [n_vocab] after `ids`, which follow the first `n_kept` positions held.
+
+        Forgets the positions after those. Valid until the next call; for benchmarks and for
+        callers that choose tokens themselves.
+        """
+        self._check_prompt(ids, n_kept + len(ids))
+        if not 0 <= n_kept <= self._cache.n_past:
+            raise UsageError(f"cannot keep {n_kept} of {self._cache.n_past} positions")
+        self._call += 1
+        self._cache.truncate(n_kept)
+        return self._run_prompt(ids)
+
     def generate(self, prompt: Sequence[int], sampling: Sampling, n_predict: int) -> Iterator[Step]:
         """Generate up to `n_predict` tokens (-1: until the context is full) after `prompt`.
 
@@ -171,12 +184,16 @@ class Engine:
         started = time.perf_counter()
         n_kept = min(self._cache.common_prefix(prompt), len(prompt) - 1)
         self._cache.truncate(n_kept)
-        n, logits = self._stepper.n_batch, np.empty((0, 0), np.float32)
-        for start in range(n_kept, len(prompt), n):
-            batch = prompt[start : start + n]
-            logits = self._stepper.run(batch, 1 if start + n >= len(prompt) else 0)
+        logits = self._run_prompt(prompt[n_kept:])
         timings.n_prompt = len(prompt) - n_kept
         timings.prompt_seconds = time.perf_counter() - started
+        return logits
+
+    def _run_prompt(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Append `ids`, one batch after the other; logits after the last one [n_vocab]."""
+        n, logits = self._stepper.n_batch, np.empty((0, 0), np.float32)
+        for start in range(0, len(ids), n):
+            logits = self._stepper.run(ids[start : start + n], int(start + n >= len(ids)))
         last: NDArray[np.float32] = logits[0]
         return last
 
