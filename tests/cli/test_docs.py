@@ -7,13 +7,16 @@ import click
 import pytest
 
 from csaq_cli.convert import convert
+from csaq_cli.eval import eval as evaluate
 from csaq_cli.run import run
 from csaq_export.presets import PRESETS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("guide", "command"), [("run.md", run), ("convert.md", convert)])
+@pytest.mark.parametrize(
+    ("guide", "command"), [("run.md", run), ("convert.md", convert), ("eval.md", evaluate)]
+)
 def test_guide_and_command_agree_on_the_options(guide, command):
     rows = [line for line in (DOCS / guide).read_text().splitlines() if line.startswith("| `-")]
     named = {flag for row in rows for flag in re.findall(r"`(-[\w-]+)", row.split("|")[1])}

@@ -137,6 +137,7 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, architecture)
     add: dict[type, Callable[[str, Any], None]] = {
         int: writer.add_uint32,
+        bool: writer.add_bool,
         float: writer.add_float32,
         str: writer.add_string,
         list: writer.add_array,
