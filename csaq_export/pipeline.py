@@ -6,12 +6,15 @@ convert      rows → float32 → packed blocks → file
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from csaq_export.imatrix import Importance, read_importance
+from csaq_export.model import Model
 from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.quantize import encode
 from csaq_export.source import open_model
@@ -24,7 +27,8 @@ class Conversion:
     """What the user asks for.
 
     `source`: a folder, a .gguf file or a hub name (`revision`: its branch, tag or
-    commit); `type`: a preset such as Q4_K_M; `force`: replace `out` if it exists.
+    commit); `type`: a preset such as Q4_K_M; `force`: replace `out` if it exists;
+    `imatrix`: a llama.cpp imatrix file that says which columns matter.
     """
 
     source: str
@@ -32,6 +36,7 @@ class Conversion:
     type: str
     revision: str | None = None
     force: bool = False
+    imatrix: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Progress:
 def plan(conversion: Conversion) -> Plan:
     """What `convert` would write, from headers alone; raises the same errors about them."""
     with open_model(conversion.source, conversion.revision) as model:
-        return plan_model(model, conversion.type)
+        return _plan(model, conversion, read_importance(conversion.imatrix, model))
 
 
 def convert(
@@ -57,17 +62,30 @@ def convert(
     Raises UsageError, ModelError or ResourceError, and then leaves nothing behind.
     """
     with open_model(conversion.source, conversion.revision) as model:
-        file_plan = plan_model(model, conversion.type)
+        importance = read_importance(conversion.imatrix, model)
+        file_plan = _plan(model, conversion, importance)
         with new_file(conversion.out, file_plan.n_bytes, conversion.force) as file:
             file.write(front_matter(file_plan.metadata, file_plan.tensors))
             for tensor in file_plan.tensors:
                 progress(Progress(tensor, file.tell(), file_plan.n_bytes))
-                write_rows(file, packed_rows(tensor), tensor.n_bytes)
+                rows = packed_rows(tensor, importance.columns.get(tensor.name))
+                write_rows(file, rows, tensor.n_bytes)
     return file_plan
 
 
-def packed_rows(tensor: TensorPlan) -> Iterator[NDArray[np.uint8]]:
-    """The tensor's bytes, uint8 [n, row_bytes] per chunk; ModelError naming it if it is unfit."""
+def _plan(model: Model, conversion: Conversion, importance: Importance) -> Plan:
+    found = plan_model(model, conversion.type, conversion.imatrix is not None)
+    found = found.with_metadata(importance.metadata)
+    return replace(found, notes=(*found.notes, *importance.notes))
+
+
+def packed_rows(
+    tensor: TensorPlan, importance: Tensor | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """The tensor's bytes, uint8 [n, row_bytes] per chunk; ModelError naming it if it is unfit.
+
+    `importance`: float32 [n_col].
+    """
     weight = tensor.weight
     for rows in weight.chunks():
         values = weight.float32(rows)
@@ -75,6 +93,6 @@ def packed_rows(tensor: TensorPlan) -> Iterator[NDArray[np.uint8]]:
             yield weight.read(rows.start, rows.stop)
             continue
         try:
-            yield encode(values, tensor.type).numpy()
+            yield encode(values, tensor.type, importance).numpy()
         except ModelError as error:
             raise ModelError(f"{tensor.name}: {error}", error.hint) from error
