@@ -30,11 +30,19 @@ from csaq_export.quantize.guided import encode_guided
 from csaq_export.source import download, open_model
 from csaq_export.type_choice import Shape, is_quantizable
 from csaq_export.workdir import WorkDir
-from csaq_export.write_gguf import front_matter, new_file, write_rows
+from csaq_export.write_gguf import check_place, front_matter, new_file, write_rows
 from csaq_runtime.errors import ModelError, UsageError
 from csaq_runtime.formats import GGMLType
 
+# Sweeps of coordinate descent after error feedback.
 SWEEPS = {"fast": 0, "normal": 2, "best": 4}
+
+
+Report = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +64,36 @@ class Request:
 def convert_calibrated(
     conversion: Conversion,
     request: Request,
-    report: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    report: Report = silent,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Plan:
     """Write the GGUF and return its plan; raises UsageError, ModelError or ResourceError."""
-    folder = local_folder(conversion)
-    with open_model(conversion.source, conversion.revision) as model, _work(request) as work:
-        guidance = guide(folder, request.calibrating, work, report)
-        plan = _plan(model, conversion, request, guidance, report)
+    with _guided(conversion, request, report) as (guidance, plan):
         stages = round_tensors(plan, guidance, SWEEPS[request.effort], report)
         with new_file(conversion.out, plan.n_bytes, conversion.force) as file:
             file.write(front_matter(plan.metadata, plan.tensors))
             for tensor in plan.tensors:
                 progress(Progress(tensor, file.tell(), plan.n_bytes))
-                rows = _packed(tensor, guidance, stages)
-                write_rows(file, rows, tensor.n_bytes)
+                write_rows(file, _packed(tensor, guidance, stages), tensor.n_bytes)
     return plan
+
+
+def plan_calibrated(conversion: Conversion, request: Request, report: Report = silent) -> Plan:
+    """What `convert_calibrated` would write: calibrates, but rounds and writes nothing."""
+    with _guided(conversion, request, report) as (_, plan):
+        return plan
+
+
+@contextmanager
+def _guided(
+    conversion: Conversion, request: Request, report: Report
+) -> Iterator[tuple[Guidance, Plan]]:
+    """The calibrated model and its plan; weights can be read inside the context."""
+    folder = local_folder(conversion)
+    check_place(conversion.out, 0, conversion.force)
+    with open_model(conversion.source, conversion.revision) as model, _work(request) as work:
+        guidance = guide(folder, request.calibrating, work, report)
+        yield guidance, _plan(model, conversion, request, guidance, report)
 
 
 def local_folder(conversion: Conversion) -> Path:
@@ -99,13 +121,15 @@ def _plan(
     conversion: Conversion,
     request: Request,
     guidance: Guidance,
-    report: Callable[[str, int, int], None],
+    report: Report,
 ) -> Plan:
     keys = _metadata(request, guidance)
     if request.target is None:
         preset = plan_model(model, conversion.type, importance=True)
         return preset.with_metadata(keys)
     found = curves(guidance, report)
+    if unknown := sorted(set(request.overrides) - set(found)):
+        raise UsageError(f"--tensor-type {unknown[0]}: the model has no such matrix")
     allowed = {
         name: _allowed(found[name], request)
         for weight in model.weights
@@ -142,7 +166,7 @@ def round_tensors(
     plan: Plan,
     guidance: Guidance,
     n_sweep: int,
-    report: Callable[[str, int, int], None],
+    report: Report,
 ) -> dict[str, str]:
     """Round every matrix with a sensitivity into a stage of the work dir; its name by tensor."""
     wanted = [tensor for tensor in plan.tensors if tensor.name in guidance.sensitivities]

@@ -29,6 +29,8 @@ from csaq_runtime.formats import GGMLType
 Report = Callable[[str, int, int], None]
 # Windows kept back from calibration to measure divergence on.
 HELD_SHARE = 8
+# Windows per batch follow from this: enough for full speed, little beside a model's weights.
+TOKENS_AT_ONCE = 2048
 _SAMPLE_BYTES = 1 << 20
 
 
@@ -40,8 +42,12 @@ class Calibrating:
     n_sample: int
     seq_len: int
     seed: int
-    batch_size: int
     device: str
+
+    @property
+    def batch_size(self) -> int:
+        """Windows that run at once."""
+        return max(1, TOKENS_AT_ONCE // self.seq_len)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from csaq_export.arch import family_of
 from csaq_export.arch.decoder import Slot, read_hparams, slots
@@ -65,11 +67,12 @@ def load_torch_model(folder: Path) -> TorchModel:
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
     family = family_of(config)
     h = read_hparams(config, family)
+    disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: transformers cannot load it: {error}") from error
     model.eval().requires_grad_(False)
     model.config.use_cache = False

@@ -71,7 +71,7 @@ def new_file(path: Path, n_bytes: int, force: bool) -> Iterator[IO[bytes]]:
     Raises UsageError if `path` exists and `force` is not given or its folder is missing,
     ResourceError if the disk has no room for `n_bytes`.
     """
-    _check_place(path, n_bytes, force)
+    check_place(path, n_bytes, force)
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -96,7 +96,8 @@ def write_rows(file: IO[bytes], chunks: Iterable[NDArray[np.uint8]], n_bytes: in
     file.write(bytes(padded(n_bytes) - n_bytes))
 
 
-def _check_place(path: Path, n_bytes: int, force: bool) -> None:
+def check_place(path: Path, n_bytes: int, force: bool) -> None:
+    """Raise what `new_file` would, before the work begins."""
     if path.is_dir() or (path.exists() and not force):
         raise UsageError(f"{path}: exists already", "--force overwrites it")
     if not path.parent.is_dir():

@@ -3,15 +3,22 @@
 Only here does the command line touch torch, and only after the arguments are understood.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from csaq_cli.calibration_options import calibration_options, read_request
 from csaq_cli.out_name import default_name
 from csaq_export.presets import find_preset
 from csaq_runtime.errors import CsaqError
+
+if TYPE_CHECKING:
+    from csaq_export.calibrated import Request
+    from csaq_export.pipeline import Conversion
+    from csaq_export.plan import Plan
 
 EPILOG = """\b
 Examples:
@@ -19,6 +26,7 @@ Examples:
   csaq convert ./my-model --type Q8_0 -o my.gguf      a folder with config.json
   csaq convert my-BF16.gguf --type Q4_K_M             a GGUF again, smaller
   csaq convert ./my-model --dry-run                   only say what it would be
+  csaq convert ./my-model --bpw 4.25 --calib my.txt   the closest file of that size
 """
 
 
@@ -34,6 +42,7 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Print types and sizes; read no weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@calibration_options
 def convert(
     model: str,
     target: str,
@@ -44,9 +53,12 @@ def convert(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    **calibration: Any,
 ) -> None:
     """Convert MODEL (a folder, a hub name or a GGUF) to a GGUF that llama.cpp loads too.
 
+    With --bpw, --size or --like every matrix gets the type that keeps the model closest to
+    the original within that size; with --calib the rounding is guided by the text.
     The path of the new file is printed on standard output.
     """
     name, _ = find_preset(kind)
@@ -55,9 +67,13 @@ def convert(
         from csaq_cli.progress import show_progress
         from csaq_export import pipeline
 
-    out = output or Path(default_name(model, name))
+        request = read_request(calibration)
+
+    out = output or Path(default_name(model, _encoding_name(name, calibration)))
     conversion = pipeline.Conversion(model, out, name, revision, force)
-    if dry_run:
+    if request is not None:
+        plan = _calibrated(conversion, request, dry_run, quiet)
+    elif dry_run:
         plan = pipeline.plan(conversion)
     else:
         with show_progress(quiet) as progress:
@@ -68,6 +84,24 @@ def convert(
         plan_report.print_plan(plan, out)
     else:
         plan_report.print_outcome(plan, out, quiet)
+
+
+def _calibrated(conversion: "Conversion", request: "Request", dry_run: bool, quiet: bool) -> "Plan":
+    from csaq_cli.progress import show_stages
+    from csaq_export.calibrated import convert_calibrated, plan_calibrated
+
+    with show_stages(quiet) as report:
+        if dry_run:
+            return plan_calibrated(conversion, request, report)
+        return convert_calibrated(conversion, request, report)
+
+
+def _encoding_name(preset: str, calibration: Mapping[str, Any]) -> str:
+    """What the file's name says of its types: `CSAQ_4_25BPW` for `--bpw 4.25`."""
+    if calibration["bpw"] is not None:
+        return f"CSAQ_{calibration['bpw']:g}BPW".replace(".", "_")
+    size = calibration["size"] or calibration["like"]
+    return f"CSAQ_{size}".replace(".", "_").upper() if size else preset
 
 
 @contextmanager

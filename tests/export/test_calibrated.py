@@ -1,0 +1,141 @@
+"""Calibrated conversions: sizes are kept, files load, work is reused, guidance pays off."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from csaq_export import guidance
+from csaq_export.budget.probe import make_probe
+from csaq_export.budget.target import Target
+from csaq_export.calibrated import Request, convert_calibrated, plan_calibrated
+from csaq_export.calibration import read_calibration
+from csaq_export.guidance import Calibrating
+from csaq_export.pipeline import Conversion, convert
+from csaq_export.torch_model import load_tokenizer, load_torch_model
+from csaq_runtime.errors import UsageError
+from csaq_runtime.formats import GGMLType
+from csaq_runtime.gguf import open_gguf
+from tests.export.models import TEXT, save_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    save_folder(path, "llama3-tied")
+    (path / "calib.txt").write_text(" ".join(TEXT))
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+def request(folder, work, target, **changes):
+    calibrating = Calibrating(str(folder / "calib.txt"), 12, 24, 0, "cpu")
+    return Request(calibrating, target, work_dir=work, **changes)
+
+
+def conversion(folder, out, kind="Q4_0"):
+    return Conversion(str(folder), out, kind, force=True)
+
+
+@pytest.mark.parametrize("bpw", [6.5, 7.5, 9.0])
+def test_file_fills_its_budget_and_not_a_byte_more(folder, work, tmp_path, bpw):
+    out = tmp_path / "out.gguf"
+    plan = convert_calibrated(conversion(folder, out), request(folder, work, Target(bpw=bpw)))
+    assert out.stat().st_size == plan.n_bytes <= bpw * plan.n_weight / 8
+    assert plan.bpw > bpw - 0.2
+    with open_gguf(out) as file:
+        types = {name: tensor.type.name for name, tensor in file.tensors.items()}
+        stored = json.loads(file.text("csaq.plan"))
+    assert stored == {name: types[name] for name in stored}
+    assert len(set(stored.values())) > 1
+
+
+def test_like_is_never_larger_than_the_preset(folder, work, tmp_path):
+    plan = plan_calibrated(
+        conversion(folder, tmp_path / "x.gguf"), request(folder, work, Target(like="Q5_0"))
+    )
+    preset = convert(conversion(folder, tmp_path / "preset.gguf", "Q5_0"))
+    assert plan.n_bytes <= preset.n_bytes
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def divergence(folder, path):
+    """KL from the original of the model with a file's weights, on windows drawn differently."""
+    model = load_torch_model(folder)
+    text = read_calibration(str(folder / "calib.txt"), load_tokenizer(folder), 16, 20, 5)
+    probe = make_probe(model.model, text.tokens, 4)
+    with open_gguf(path) as file:
+        for name in file.tensors:
+            if name in model.slots:
+                model.write(name, torch.from_numpy(file.float32(name).copy()))
+    return probe.divergence()
+
+
+def test_guidance_brings_the_same_types_closer(folder, work, tmp_path):
+    convert(conversion(folder, tmp_path / "plain.gguf"))
+    convert_calibrated(conversion(folder, tmp_path / "guided.gguf"), request(folder, work, None))
+    plain, guided = (divergence(folder, tmp_path / f"{n}.gguf") for n in ("plain", "guided"))
+    assert guided < 0.85 * plain
+
+
+def test_another_budget_recollects_nothing(folder, work, tmp_path, monkeypatch):
+    plan_calibrated(conversion(folder, tmp_path / "x"), request(folder, work, Target(bpw=7.0)))
+
+    def refuse(*arguments):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(guidance, "measure_curve", refuse)
+    monkeypatch.setattr(sys.modules["csaq_export.statistics.collect"], "observe", refuse)
+    plan_calibrated(conversion(folder, tmp_path / "x"), request(folder, work, Target(bpw=8.0)))
+
+
+def test_work_of_another_calibration_is_refused(folder, work, tmp_path):
+    plan_calibrated(conversion(folder, tmp_path / "x"), request(folder, work, Target(bpw=7.0)))
+    other = Calibrating(str(folder / "calib.txt"), 12, 24, 1, "cpu")
+    with pytest.raises(UsageError, match="made with calibration"):
+        plan_calibrated(
+            conversion(folder, tmp_path / "x"), Request(other, Target(bpw=7.0), work_dir=work)
+        )
+
+
+def test_floor_and_overrides_bind(folder, work, tmp_path):
+    wanted = request(
+        folder,
+        work,
+        Target(bpw=9.0),
+        floor=GGMLType.Q5_0,
+        overrides={"blk.0.attn_v.weight": GGMLType.Q8_0},
+    )
+    plan = plan_calibrated(conversion(folder, tmp_path / "x"), wanted)
+    types = {tensor.name: tensor.type for tensor in plan.tensors}
+    assert types["blk.0.attn_v.weight"] == GGMLType.Q8_0
+    assert not {GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.IQ4_NL} & set(types.values())
+
+
+@pytest.mark.parametrize(
+    ("target", "overrides", "message"),
+    [
+        (Target(bpw=2.0), {}, "too few: the smallest file is"),
+        (Target(bpw=7.0), {"blk.9.attn_v.weight": GGMLType.Q8_0}, "no such matrix"),
+        (Target(bpw=7.0), {"blk.0.attn_v.weight": GGMLType.Q2_K}, "cannot be Q2_K"),
+    ],
+)
+def test_impossible_requests_are_explained(folder, work, tmp_path, target, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        plan_calibrated(
+            conversion(folder, tmp_path / "x"), request(folder, work, target, overrides=overrides)
+        )
+
+
+def test_gguf_source_cannot_be_calibrated(folder, work, tmp_path):
+    out = tmp_path / "f16.gguf"
+    convert(conversion(folder, out, "F16"))
+    with pytest.raises(UsageError, match="needs a Hugging Face folder"):
+        plan_calibrated(
+            Conversion(str(out), tmp_path / "x", "Q4_0"), request(folder, work, Target(bpw=7.0))
+        )
