@@ -1,0 +1,130 @@
+"""Train two small models of other shapes than the demo's: `benchmarks/work/{qwen,untied}`.
+
+So that `benchmarks/quality.py` tunes nothing to one model: a Qwen2-style one with biases
+on queries, keys and values, and an untied Llama with one head per key/value head. Text,
+tokenizer, optimizers and schedule are those of demo/train.py.
+
+    python benchmarks/train_variants.py --steps 400
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "demo"))
+
+from train import (  # type: ignore[import-not-found]  # noqa: E402
+    STORIES,
+    Recipe,
+    batch_at,
+    build_optimizers,
+    encode_stories,
+    learning_rate,
+    read_stories,
+    token_loss,
+    validation_loss,
+)
+
+# About 800,000 tokens: one pass of 400 steps.
+N_STORY = 4000
+SHARED: dict[str, Any] = {
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "use_cache": False,
+}
+
+
+def build_qwen(n_vocab: int) -> Qwen2ForCausalLM:
+    """Four layers with q/k/v biases, a tied embedding and a narrow feed-forward."""
+    config = Qwen2Config(
+        vocab_size=n_vocab, hidden_size=256, intermediate_size=512, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, **SHARED,
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config)
+
+
+def build_untied(n_vocab: int) -> LlamaForCausalLM:
+    """Three layers, as many key/value heads as heads, an output matrix of its own."""
+    config = LlamaConfig(
+        vocab_size=n_vocab, hidden_size=256, intermediate_size=768, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=False, **SHARED,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+BUILDERS = {"qwen": build_qwen, "untied": build_untied}
+
+
+def optimizers_of(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """The demo's, with an output matrix moved to the one that trains embeddings."""
+    matrices, others = build_optimizers(model, recipe)
+    group = matrices.param_groups[0]
+    head = getattr(model, "lm_head", None)
+    own = [p for p in group["params"] if head is not None and p is head.weight]
+    group["params"] = [p for p in group["params"] if all(p is not q for q in own)]
+    others.param_groups[0]["params"] += own
+    return [matrices, others]
+
+
+def train(model: PreTrainedModel, recipe: Recipe, ids: torch.Tensor) -> None:
+    """Run `recipe` on `ids`, in place."""
+    optimizers = optimizers_of(model, recipe)
+    base_rates = (recipe.matrix_lr, recipe.vector_lr)
+    began = time.monotonic()
+    for step in range(recipe.steps):
+        for optimizer, rate in zip(optimizers, base_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * learning_rate(recipe, step)
+        loss = token_loss(model, batch_at(ids, recipe, step))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if step % 20 == 0:
+            print(f"step {step}: {loss.item():.3f}, {time.monotonic() - began:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Train and export the variants that are asked for and not yet there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("variants", nargs="*", default=list(BUILDERS), help=", ".join(BUILDERS))
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "work")
+    parser.add_argument("--tokenizer", type=Path, default=ROOT / "demo" / "model")
+    args = parser.parse_args()
+    recipe = Recipe(args.steps, args.steps // 3, n_batch=6, n_ctx=256, warmup_steps=30)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.tokenizer)
+    train_ids = encode_stories(tokenizer, read_stories(STORIES / "train.txt")[:N_STORY])
+    valid_ids = encode_stories(tokenizer, read_stories(STORIES / "valid.txt"))[:60_000]
+    for name in args.variants:
+        torch.manual_seed(recipe.seed)
+        model = BUILDERS[name](len(tokenizer))
+        train(model, recipe, train_ids)
+        valid = validation_loss(model, valid_ids, recipe.n_ctx, recipe.n_batch)
+        model.config.use_cache = True
+        model.bfloat16().save_pretrained(args.out / name)
+        tokenizer.save_pretrained(args.out / name)
+        figures = {"parameters": model.num_parameters(), "steps": args.steps, "valid": valid}
+        (args.out / name / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+        print(name, figures, flush=True)
+
+
+if __name__ == "__main__":
+    main()
