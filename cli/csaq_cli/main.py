@@ -14,6 +14,7 @@ from csaq_cli.failure import report
 # name → (module, the line `csaq --help` prints without importing the module)
 COMMANDS = {
     "convert": ("csaq_cli.convert", "Turn a Hugging Face model (or a 16-bit GGUF) into a GGUF."),
+    "calibrate": ("csaq_cli.calibrate", "See which weights matter: statistics, imatrix."),
     "run": ("csaq_cli.run", "Chat with a GGUF, or complete one prompt."),
     "info": ("csaq_cli.info", "Show what a GGUF holds: sizes, types, metadata, memory."),
     "eval": ("csaq_cli.eval", "Measure files: perplexity, and divergence from a baseline."),

@@ -1,0 +1,88 @@
+"""`csaq calibrate`: a model and a text → statistics in a work dir, and an imatrix file."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from csaq_cli.extra import extra_installed
+from csaq_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from csaq_export.guidance import Calibrating
+    from csaq_export.pipeline import Conversion
+
+EPILOG = """\b
+Examples:
+  csaq calibrate ./my-model --calib my.txt --imatrix my-imatrix.gguf
+  csaq calibrate ./my-model --calib my.txt --work-dir work   and later:
+  csaq convert ./my-model --calib my.txt --work-dir work --bpw 4.25
+"""
+FOLDER: "click.Path" = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model")
+@click.option("--calib", required=True, help="A text or .jsonl file, or a hub dataset.")
+@click.option("--imatrix", type=click.Path(path_type=Path), help="Write an imatrix GGUF here.")
+@click.option("--work-dir", type=FOLDER, help="Keep statistics here for csaq convert.")
+@click.option("--nsamples", type=click.IntRange(2), default=128, show_default=True, help="Windows.")
+@click.option(
+    "--seqlen", type=click.IntRange(8), default=512, show_default=True, help="Tokens per window."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--revision", help="Branch, tag or commit of a hub model.")
+@click.option("--force", is_flag=True, help="Overwrite the imatrix.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def calibrate(
+    model: str,
+    calib: str,
+    imatrix: Path | None,
+    work_dir: Path | None,
+    nsamples: int,
+    seqlen: int,
+    seed: int,
+    device: str,
+    revision: str | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Observe MODEL (a folder or a hub name) on a text.
+
+    The statistics tell which weights matter: --imatrix for llama-quantize and csaq convert
+    --imatrix, --work-dir for csaq convert --calib with the same text and options.
+    """
+    if imatrix is None and work_dir is None:
+        raise UsageError("what for? give --imatrix, --work-dir or both")
+    if imatrix is not None and imatrix.exists() and not force:
+        raise UsageError(f"{imatrix}: exists already", "--force overwrites it")
+    with extra_installed("calibrate"):
+        from csaq_export.guidance import Calibrating
+        from csaq_export.pipeline import Conversion
+
+    source = Conversion(model, imatrix or Path(), "F16", revision)
+    wanted = Calibrating(calib, nsamples, seqlen, seed, device)
+    if work_dir is not None:
+        _calibrate(source, wanted, work_dir, imatrix, quiet)
+        return
+    with tempfile.TemporaryDirectory(prefix="csaq-") as folder:
+        _calibrate(source, wanted, Path(folder), imatrix, quiet)
+
+
+def _calibrate(
+    source: "Conversion", wanted: "Calibrating", work_dir: Path, imatrix: Path | None, quiet: bool
+) -> None:
+    from csaq_cli.progress import show_stages
+    from csaq_export.calibrated import local_folder
+    from csaq_export.guidance import guide
+    from csaq_export.imatrix import write_imatrix
+    from csaq_export.imatrix.collected import collected_imatrix
+    from csaq_export.workdir import WorkDir
+
+    with show_stages(quiet) as report:
+        guidance = guide(local_folder(source), wanted, WorkDir(work_dir), report)
+    if imatrix is not None:
+        write_imatrix(imatrix, collected_imatrix(guidance), force=True)
+        print(imatrix)
