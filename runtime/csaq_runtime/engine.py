@@ -17,6 +17,7 @@ from csaq_runtime.cache import KVCache
 from csaq_runtime.errors import UsageError
 from csaq_runtime.gguf import GGUFFile, open_gguf
 from csaq_runtime.hparams import HParams, read_hparams
+from csaq_runtime.kernels.native_step import native_serve
 from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
 from csaq_runtime.sample import Sampler, Sampling
@@ -91,7 +92,8 @@ class Engine:
             hparams = read_hparams(file)
             cache, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch)
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())
-            pool = ThreadPool(default_threads(weight_bytes) if n_threads is None else n_threads)
+            n_threads = default_threads(weight_bytes) if n_threads is None else n_threads
+            pool = ThreadPool(n_threads, native_serve())
             model = load_model(file, hparams, pool.n_thread, progress)
             file.release()
             stepper = Stepper(model, cache, pool, n_batch, _n_output(hparams, n_batch))

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from csaq_runtime.buffers import address, aligned_bytes, aligned_floats
 from csaq_runtime.cache import KVCache
 from csaq_runtime.heads import head_pad, padded
-from csaq_runtime.kernels.native_step import native_step
 from csaq_runtime.kernels.record import STEP, TILE_TOKENS
 from csaq_runtime.model import Model
 from csaq_runtime.rope import rope_table
@@ -46,7 +45,6 @@ class Stepper:
         self._record = np.zeros(1, STEP)
         self._step = self._record[0]
         self._counter = aligned_bytes(64).view(np.int64)
-        self._run = native_step()
         self._describe_model()
         self._describe_cache()
         self._describe_batch()
@@ -64,8 +62,8 @@ class Stepper:
         self._step["n_token"], self._step["n_past"] = len(ids), self._cache.n_past
         self._step["first_output"] = len(ids) - n_output
         self._step["first_meeting"] = self._counter[0] + self._pool.n_thread
-        place = address(self._record)
-        self._pool.run(lambda thread: self._run(place, thread))
+        run = self._pool.run if len(ids) <= TILE_TOKENS else self._pool.run_long
+        run(address(self._record))
         self._cache.extend(ids)
         return self._logits[:n_output, : self._model.hparams.n_vocab]
 

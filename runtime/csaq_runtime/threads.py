@@ -1,133 +1,143 @@
-"""The worker threads of an engine: run one function on all of them, meet, wait.
+"""The threads of an engine: the caller runs a step as thread 0, followers run it beside it.
 
-Thread 0, the leader, takes jobs from a queue and releases the others, so the thread that asks
-only ever waits: Ctrl-C there cannot strand a worker inside a barrier. The kernels release the
-GIL, hence Python threads suffice. Threads are started at first use and again after a fork.
+Followers wait inside native code (`kernels/serve.py`), polling a mailbox, so that the next step
+of a generation finds them awake; after a while of silence they park on a lock. Kernels release
+the GIL, hence Python threads suffice. They are started at first use and again after a fork.
 """
 
 import os
 import threading
 import weakref
 from collections.abc import Callable
-from queue import SimpleQueue
 
+import numpy as np
+
+from csaq_runtime.buffers import address, aligned_bytes
 from csaq_runtime.errors import UsageError
+from csaq_runtime.kernels.mailbox import CALLING, JOB, N_WORD, SEQUENCE
 
-Work = Callable[[int], None]
+Serve = Callable[[int, int, int], int]
+"""`serve(mailbox address, thread, sequence number seen)`: see `kernels/serve.py`."""
 
 MIN_BYTES_PER_THREAD = 4 * 2**20
 """Read in about 0.3 ms; waking a thread and its barriers take a third of that."""
 
 
-class _Job:
-    """A function to run on every thread. Waits on a bare lock: half the cost of an Event."""
+class _Post:
+    """What the caller and its followers share: the mailbox, and who is parked."""
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.error: BaseException | None = None
-        self._finished = threading.Lock()
-        self._finished.acquire()
+    def __init__(self) -> None:
+        self.mailbox = aligned_bytes(8 * N_WORD).view(np.int64)
+        self.address = address(self.mailbox)
+        self.is_closed = False
+        self._lock = threading.Lock()
+        self._parked: list[threading.Lock] = []
 
-    def finish(self) -> None:
-        """Let `wait` return."""
-        self._finished.release()
+    def park(self, seen: int) -> None:
+        """Sleep until somebody calls, unless somebody is calling already.
 
-    def wait(self) -> None:
-        """Return once all threads are done."""
-        self._finished.acquire()
+        `wake` and this decide under one lock, and a follower that polls does not give up
+        while CALLING is set: no call can be missed.
+        """
+        with self._lock:
+            if self.is_closed or self.mailbox[CALLING] or self.mailbox[SEQUENCE] != seen:
+                return
+            bell = threading.Lock()
+            bell.acquire()
+            self._parked.append(bell)
+        bell.acquire()
 
+    def wake(self, calling: bool) -> None:
+        """Wake all who are parked; `calling`: they shall not park again before a job came."""
+        with self._lock:
+            self.mailbox[CALLING] = calling
+            for bell in self._parked:
+                bell.release()
+            self._parked.clear()
 
-def _follow(jobs: "SimpleQueue[_Job | None]", finished: "SimpleQueue[None]", index: int) -> None:
-    """Run every job as thread `index`."""
-    while (job := jobs.get()) is not None:
-        _run(job, index)
-        finished.put(None)
-
-
-def _lead(jobs: "SimpleQueue[_Job | None]", n_thread: int) -> None:
-    """Run every job as thread 0, with the help of `n_thread - 1` followers."""
-    finished: SimpleQueue[None] = SimpleQueue()
-    queues: list[SimpleQueue[_Job | None]] = [SimpleQueue() for _ in range(n_thread - 1)]
-    followers = [
-        threading.Thread(target=_follow, args=(queue, finished, index), daemon=True)
-        for index, queue in enumerate(queues, 1)
-    ]
-    for follower in followers:
-        follower.start()
-    while (job := jobs.get()) is not None:
-        for queue in queues:
-            queue.put(job)
-        _run(job, 0)
-        for _ in queues:
-            finished.get()
-        job.finish()
-    for queue, follower in zip(queues, followers, strict=True):
-        queue.put(None)
-        follower.join()
+    def close(self) -> None:
+        """Send the followers home."""
+        self.is_closed = True
+        self.wake(calling=False)
 
 
-def _run(job: _Job, index: int) -> None:
-    try:
-        job.work(index)
-    except BaseException as error:  # handed to the thread that asked
-        job.error = error
+def _follow(post: _Post, serve: Serve, thread: int) -> None:
+    """Run every job as number `thread`, until the post is closed."""
+    seen = 0
+    while not post.is_closed:
+        seen = serve(post.address, thread, seen)
+        post.park(seen)
 
 
 class ThreadPool:
-    """`n_thread` threads that run a function together. Not for use by two callers at once."""
+    """`n_thread` threads that run a job together. Not for use by two callers at once."""
 
-    def __init__(self, n_thread: int) -> None:
+    def __init__(self, n_thread: int, serve: Serve) -> None:
         if not 1 <= n_thread <= 1024:
             raise UsageError(f"{n_thread} threads: must be 1 … 1024")
         self.n_thread = n_thread
+        self._serve = serve
         self._process = 0
-        self._settled = True
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._stop: Callable[[], object] = lambda: None
-        self._leader: threading.Thread | None = None
+        self._post = _Post()
+        self._followers: list[threading.Thread] = []
+        self._unfinished: threading.Thread | None = None
 
-    def run(self, work: Work) -> None:
-        """Call `work(0)` … `work(n_thread - 1)`, one per thread; return when all are done.
+    def run(self, job: int) -> None:
+        """Run the job at address `job` on all threads, this one included; return when done.
 
-        An interrupted wait (Ctrl-C) leaves the job running; see `settle`. The last error of a
-        thread is raised here. A single thread needs no help: the work is done right here.
+        A signal is handled only afterwards, so the others cannot be stranded in a barrier.
         """
-        if self.n_thread == 1:
-            work(0)
-            return
-        self._settled = False
-        self._wait_for(work)
-        self._settled = True
+        self.settle()
+        if self._process != os.getpid():
+            self._start()
+        self._call(job)
+
+    def run_long(self, job: int) -> None:
+        """Like `run`, from a thread of its own, so that Ctrl-C ends the wait at once.
+
+        The job then goes on; see `settle`.
+        """
+        self.settle()
+        if self._process != os.getpid():
+            self._start()
+        self._unfinished = threading.Thread(target=self._call, args=(job,), daemon=True)
+        self._unfinished.start()
+        self.settle()
 
     def settle(self) -> None:
         """Wait until no interrupted job is running any more: before its memory is touched."""
-        if not self._settled and self._process == os.getpid():
-            self._wait_for(lambda index: None)
-        self._settled = True
+        if self._unfinished is not None and self._process == os.getpid():
+            self._unfinished.join()
+        self._unfinished = None
 
     def close(self) -> None:
         """End the threads; waits for a job that is still running."""
-        if self._leader is not None and self._process == os.getpid():
-            self._stop()
-            self._leader.join()
-        self._leader, self._process = None, 0
+        self.settle()
+        self._post.close()
+        if self._process == os.getpid():
+            for follower in self._followers:
+                follower.join()
+        self._followers, self._process = [], 0
 
-    def _wait_for(self, work: Work) -> None:
-        if self._process != os.getpid():
-            self._start()
-        job = _Job(work)
-        self._jobs.put(job)
-        job.wait()
-        if job.error is not None:
-            raise job.error
+    def _call(self, job: int) -> None:
+        post = self._post
+        post.mailbox[JOB] = job
+        try:
+            post.wake(calling=True)
+            self._serve(post.address, 0, 0)
+        finally:
+            post.mailbox[CALLING] = 0
 
     def _start(self) -> None:
-        """Start the leader, which starts the others; threads of a parent process are gone."""
-        self._jobs = SimpleQueue()
-        self._stop = weakref.finalize(self, self._jobs.put, None)
-        arguments = (self._jobs, self.n_thread)
-        self._leader = threading.Thread(target=_lead, args=arguments, daemon=True)
-        self._leader.start()
+        """Start the followers; threads of a parent process are gone."""
+        self._post = post = _Post()
+        weakref.finalize(self, post.close)
+        self._followers = [
+            threading.Thread(target=_follow, args=(post, self._serve, index), daemon=True)
+            for index in range(1, self.n_thread)
+        ]
+        for follower in self._followers:
+            follower.start()
         self._process = os.getpid()
 
 

@@ -1,9 +1,5 @@
 """The whole step as one function, run by every thread at once."""
 
-from typing import Any
-
-import numba
-
 from csaq_runtime.kernels.access import layers_at, step_at
 from csaq_runtime.kernels.jit import part
 from csaq_runtime.kernels.layer import (
@@ -34,13 +30,3 @@ def run_step(address: int, thread: int) -> None:
         meeting = add_product(step, thread, layer.o, attended, first, meeting)
         meeting = feed_forward(step, thread, layer, first, meeting)
     output_logits(step, thread, meeting)
-
-
-def emit_step(entry: str) -> str:
-    """LLVM IR of `run_step`, exported as `entry(result*, error**, address, thread)`."""
-    signature = (numba.int64, numba.int64)
-    dispatcher: Any = run_step
-    dispatcher.compile(signature)
-    name: str = dispatcher.overloads[signature].fndesc.llvm_func_name
-    text: str = dispatcher.inspect_llvm(signature)
-    return text.replace(name, entry)

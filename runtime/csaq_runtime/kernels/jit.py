@@ -14,3 +14,15 @@ def part(function: Function) -> Function:
         error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
     )(function)
     return compiled
+
+
+def emit(function: Any, n_argument: int, entry: str) -> str:
+    """LLVM IR of a compiled part of int64 arguments, under the name `entry`.
+
+    Numba's convention: `entry(result*, error**, arguments …)`.
+    """
+    signature = (numba.int64,) * n_argument
+    function.compile(signature)
+    name: str = function.overloads[signature].fndesc.llvm_func_name
+    text: str = function.inspect_llvm(signature)
+    return text.replace(name, entry)

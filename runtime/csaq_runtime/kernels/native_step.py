@@ -11,25 +11,26 @@ from importlib.metadata import version
 from csaq_runtime.kernels.compile import load_module
 from csaq_runtime.simd.target import host_target
 
-ENTRY = "csaq_step"
+ENTRY = "csaq_serve"
 
 
 def _emit() -> str:
-    from csaq_runtime.kernels.forward import emit_step
+    from csaq_runtime.kernels.serve import emit_serve
 
-    return emit_step(ENTRY)
+    return emit_serve(ENTRY)
 
 
 @cache
-def native_step() -> Callable[[int, int], None]:
-    """`run(address of a STEP record, thread number)`; see `forward.run_step`."""
+def native_serve() -> Callable[[int, int, int], int]:
+    """`serve(address of a mailbox, thread, seen)`; see `kernels/serve.py`."""
     address = load_module(f"step-numba-{version('numba')}", host_target(), _emit)(ENTRY)
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 4)(address)
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 5)(address)
 
-    def run(step_address: int, thread: int) -> None:
+    def serve(mailbox: int, thread: int, seen: int) -> int:
         # Numba's convention: where to put the result, where to put an exception (never used).
         slots = (ctypes.c_int64 * 2)()
         place = ctypes.addressof(slots)
-        function(place, place + 8, step_address, thread)
+        function(place, place + 8, mailbox, thread, seen)
+        return slots[0]
 
-    return run
+    return serve
