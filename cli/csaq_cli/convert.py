@@ -3,17 +3,17 @@
 Only here does the command line touch torch, and only after the arguments are understood.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from csaq_cli.calibration_options import calibration_options, read_request
+from csaq_cli.extra import extra_installed
 from csaq_cli.out_name import default_name
 from csaq_export.presets import find_preset
-from csaq_runtime.errors import CsaqError
+from csaq_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from csaq_export.calibrated import Request
@@ -28,6 +28,7 @@ Examples:
   csaq convert ./my-model --dry-run                   only say what it would be
   csaq convert ./my-model --bpw 4.25 --calib my.txt   the closest file of that size
 """
+IMATRIX: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(epilog=EPILOG)
@@ -38,6 +39,7 @@ Examples:
     "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL-TYPE.gguf, here."
 )
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
+@click.option("--imatrix", type=IMATRIX, help="Round by a llama.cpp imatrix file.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option("--dry-run", is_flag=True, help="Print types and sizes; read no weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -49,6 +51,7 @@ def convert(
     kind: str,
     output: Path | None,
     revision: str | None,
+    imatrix: Path | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -62,7 +65,7 @@ def convert(
     The path of the new file is printed on standard output.
     """
     name, _ = find_preset(kind)
-    with _extra_installed():
+    with extra_installed("convert"):
         from csaq_cli import plan_report
         from csaq_cli.progress import show_progress
         from csaq_export import pipeline
@@ -70,7 +73,9 @@ def convert(
         request = read_request(calibration)
 
     out = output or Path(default_name(model, _encoding_name(name, calibration)))
-    conversion = pipeline.Conversion(model, out, name, revision, force)
+    if request is not None and imatrix is not None:
+        raise UsageError("--imatrix and --calib both say what matters, one is enough")
+    conversion = pipeline.Conversion(model, out, name, revision, force, imatrix)
     if request is not None:
         plan = _calibrated(conversion, request, dry_run, quiet)
     elif dry_run:
@@ -102,15 +107,3 @@ def _encoding_name(preset: str, calibration: Mapping[str, Any]) -> str:
         return f"CSAQ_{calibration['bpw']:g}BPW".replace(".", "_")
     size = calibration["size"] or calibration["like"]
     return f"CSAQ_{size}".replace(".", "_").upper() if size else preset
-
-
-@contextmanager
-def _extra_installed() -> Iterator[None]:
-    """Turn a missing library of the `convert` extra into a CsaqError that says how to get it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("csaq_"):
-            raise
-        message = f"convert needs {error.name}, which is not installed"
-        raise CsaqError(message, "pip install 'csaq-export[convert]'") from error

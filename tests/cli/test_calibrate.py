@@ -75,3 +75,21 @@ def test_a_gguf_cannot_be_calibrated(csaq, tiny_gguf, tmp_path):
     done = csaq("calibrate", tiny_gguf, "--calib", "x", "--imatrix", tmp_path / "im.gguf")
     assert done.returncode == 2
     assert "Hugging Face folder" in done.stderr
+
+
+def test_convert_takes_the_imatrix(made, csaq, tmp_path):
+    out = tmp_path / "out.gguf"
+    command = ("convert", made / "model", "--type", "IQ2_XS", "-o", out)
+    assert csaq(*command).returncode == 2
+    done = csaq(*command, "--imatrix", made / "im.gguf", "-q")
+    assert done.returncode == 0, done.stderr
+    metadata = csaq("info", out, "--metadata").stdout
+    assert "quantize.imatrix.file = im.gguf" in metadata
+    assert "quantize.imatrix.entries_count = 22" in metadata
+
+
+def test_convert_takes_no_two_opinions(made, csaq):
+    both = ("--imatrix", made / "im.gguf", "--calib", made / "text.txt")
+    done = csaq("convert", made / "model", "-o", made / "out.gguf", *both)
+    assert done.returncode == 2
+    assert "--imatrix" in done.stderr
