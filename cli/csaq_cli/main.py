@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("csaq_cli.run", "Chat with a GGUF, or complete one prompt."),
     "info": ("csaq_cli.info", "Show what a GGUF holds: sizes, types, metadata, memory."),
     "eval": ("csaq_cli.eval", "Measure files: perplexity, and divergence from a baseline."),
+    "frontier": ("csaq_cli.frontier", "Picture what each size costs, beside llama-quantize."),
     "bench": ("csaq_cli.bench", "Measure how fast a GGUF runs, beside llama-bench if you like."),
 }
 

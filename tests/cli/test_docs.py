@@ -8,6 +8,7 @@ import pytest
 
 from csaq_cli.convert import convert
 from csaq_cli.eval import eval as evaluate
+from csaq_cli.frontier import frontier
 from csaq_cli.run import run
 from csaq_export.presets import PRESETS
 
@@ -15,7 +16,13 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("guide", "command"), [("run.md", run), ("convert.md", convert), ("eval.md", evaluate)]
+    ("guide", "command"),
+    [
+        ("run.md", run),
+        ("convert.md", convert),
+        ("eval.md", evaluate),
+        ("frontier.md", frontier),
+    ],
 )
 def test_guide_and_command_agree_on_the_options(guide, command):
     rows = [line for line in (DOCS / guide).read_text().splitlines() if line.startswith("| `-")]

@@ -1,0 +1,1 @@
+"""Pictures and pages about files: hand-written SVG in one self-contained HTML file."""
