@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from csaq_runtime.evaluate import Evaluation, evaluate, text_windows
 
 PRESETS = ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_XS", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K")
 TOLERANCE = 0.003
+OPEN_AT_ONCE = 6
+# The peer's statistics are cheaper than ours, so it gets more text.
+PEER_WINDOWS = 3
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class Made:
     seconds: float
 
 
-def peer_imatrix(tools: Path, base: Path, calib: Path, out: Path, n_ctx: int) -> float:
-    """Run llama-imatrix over the calibration text; seconds."""
+def peer_imatrix(tools: Path, base: Path, calib: Path, out: Path, n_ctx: int, n: int) -> float:
+    """Run llama-imatrix over the first `n` windows of the calibration text; seconds."""
     began = time.monotonic()
-    run(tools / "llama-imatrix", "-m", base, "-f", calib, "-o", out, "-c", n_ctx, "-ngl", 0)
+    shape = ("-c", n_ctx, "--chunks", n, "-ngl", 0, "-t", 1)
+    run(tools / "llama-imatrix", "-m", base, "-f", calib, "-o", out, *shape)
     return time.monotonic() - began
 
 
@@ -73,13 +78,16 @@ def our_file(model: Path, wanted: Made, calibrating: Calibrating, effort: str, w
 
 
 def measure(made: list[Made], base: Path, text: Path, n_ctx: int, n_chunk: int) -> list[Evaluation]:
-    """KL divergence of every file from `base` on `text`, one file open at a time."""
-    with Engine.open(base, n_ctx=n_ctx) as original:
-        windows = text_windows(original, text.read_text(encoding="utf-8"), n_ctx, n_chunk)
-        found = []
-        for file in made:
-            with Engine.open(file.path, n_ctx=n_ctx) as engine:
-                found += evaluate([engine], windows, original)
+    """KL divergence of every file from `base` on `text`, a few files open at a time."""
+    found = []
+    for start in range(0, len(made), OPEN_AT_ONCE):
+        with ExitStack() as stack:
+            paths = [base, *(file.path for file in made[start : start + OPEN_AT_ONCE])]
+            original, *engines = [
+                stack.enter_context(Engine.open(path, n_ctx=n_ctx)) for path in paths
+            ]
+            windows = text_windows(original, text.read_text(encoding="utf-8"), n_ctx, n_chunk)
+            found += evaluate(engines, windows, original)
     return found
 
 
@@ -138,7 +146,8 @@ def main() -> None:
     args.folder.mkdir(exist_ok=True)
     base, imatrix = args.folder / "F32.gguf", args.folder / "imatrix.gguf"
     convert(Conversion(str(args.model), base, "F32", force=True))
-    seconds = peer_imatrix(args.peer, base, args.calib, imatrix, args.seqlen)
+    n_window = PEER_WINDOWS * args.nsamples
+    seconds = peer_imatrix(args.peer, base, args.calib, imatrix, args.seqlen, n_window)
     print(f"llama-imatrix: {seconds:.0f} s", file=sys.stderr)
     calibrating = Calibrating(str(args.calib), args.nsamples, args.seqlen, 0, "cpu")
     made = []

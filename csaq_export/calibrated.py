@@ -4,8 +4,10 @@ guide          calibrate: statistics → sensitivities
 curves         what each type would cost each tensor
 allocate       types per tensor within the size
 round_tensors  scale search, error feedback, descent → packed blocks in the work dir
+refine         at the best effort: scales and norms tuned to the original's predictions
 """
 
+import hashlib
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from csaq_export.budget.allocate import allocate, target_bytes
 from csaq_export.budget.curve import Curve
 from csaq_export.budget.target import Target
-from csaq_export.guidance import Calibrating, Guidance, curves, guide
+from csaq_export.guidance import TOKENS_AT_ONCE, Calibrating, Guidance, curves, guide
 from csaq_export.metadata import Metadata, f32, text, u32
 from csaq_export.model import Model
 from csaq_export.parallel import in_parallel
@@ -28,6 +31,7 @@ from csaq_export.pipeline import Conversion, Progress, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.source import download, open_model
+from csaq_export.tuning import Packed, Schedule, tune
 from csaq_export.type_choice import Shape, is_quantizable
 from csaq_export.workdir import WorkDir
 from csaq_export.write_gguf import check_place, front_matter, new_file, write_rows
@@ -36,9 +40,13 @@ from csaq_runtime.formats import GGMLType
 
 # Sweeps of coordinate descent after error feedback.
 SWEEPS = {"fast": 0, "normal": 2, "best": 4}
+# Steps of tuning scales and norms, which hold two copies of the model and its gradients.
+TUNING_STEPS = {"fast": 0, "normal": 0, "best": 120}
 
 
 Report = Callable[[str, int, int], None]
+# The bytes of a tensor as they go into the file, uint8 [n, row_bytes], by name; None as usual.
+Final = Callable[[str], Tensor | None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -70,11 +78,12 @@ def convert_calibrated(
     """Write the GGUF and return its plan; raises UsageError, ModelError or ResourceError."""
     with _guided(conversion, request, report) as (guidance, plan):
         stages = round_tensors(plan, guidance, SWEEPS[request.effort], report)
+        final = refine(plan, guidance, stages, TUNING_STEPS[request.effort], report)
         with new_file(conversion.out, plan.n_bytes, conversion.force) as file:
             file.write(front_matter(plan.metadata, plan.tensors))
             for tensor in plan.tensors:
                 progress(Progress(tensor, file.tell(), plan.n_bytes))
-                write_rows(file, _packed(tensor, guidance, stages), tensor.n_bytes)
+                write_rows(file, _rows(tensor, final), tensor.n_bytes)
     return plan
 
 
@@ -193,12 +202,50 @@ def _rounded(tensor: TensorPlan, guidance: Guidance, n_sweep: int) -> Tensor:
         raise ModelError(f"{tensor.name}: {error}", error.hint) from error
 
 
-def _packed(
-    tensor: TensorPlan, guidance: Guidance, stages: Mapping[str, str]
-) -> Iterator[NDArray[np.uint8]]:
-    if tensor.name not in stages:
+def refine(
+    plan: Plan, guidance: Guidance, stages: Mapping[str, str], n_step: int, report: Report
+) -> Final:
+    """Tune scales and norms for `n_step` steps; gives the bytes to write by tensor name."""
+
+    def rounded(name: str) -> Tensor | None:
+        stage = stages.get(name)
+        stored = None if stage is None else guidance.work.load(stage, guidance.fingerprint)
+        return None if stored is None else stored["packed"]
+
+    if n_step == 0:
+        return rounded
+    types = "".join(f"{tensor.name}{tensor.type.name}" for tensor in plan.tensors)
+    stage = f"tuned-{n_step}-{hashlib.sha256(types.encode()).hexdigest()[:16]}"
+    tuned = guidance.work.load(stage, guidance.fingerprint)
+    if tuned is None:
+        tuned = _tuned(plan, guidance, rounded, n_step, report)
+        guidance.work.save(stage, guidance.fingerprint, tuned)
+    return tuned.get
+
+
+def _tuned(
+    plan: Plan,
+    guidance: Guidance,
+    rounded: Final,
+    n_step: int,
+    report: Report,
+) -> dict[str, Tensor]:
+    packed = {
+        tensor.name: Packed(tensor.type, data)
+        for tensor in plan.tensors
+        for data in [rounded(tensor.name)]
+        if data is not None
+    }
+    batch_size = max(1, TOKENS_AT_ONCE // guidance.calibration.tokens.shape[1])
+    schedule = Schedule(n_step, batch_size, guidance.device)
+    found = tune(guidance.model, packed, guidance.calibration, guidance.held, schedule, report)
+    vectors = {name: v.cpu().view(torch.uint8)[None] for name, v in found.vectors.items()}
+    return {name: part.data for name, part in found.packed.items()} | vectors
+
+
+def _rows(tensor: TensorPlan, final: Final) -> Iterator[NDArray[np.uint8]]:
+    data = final(tensor.name)
+    if data is None:
         yield from packed_rows(tensor)
-        return
-    stored = guidance.work.load(stages[tensor.name], guidance.fingerprint)
-    assert stored is not None
-    yield stored["packed"].numpy()
+    else:
+        yield data.cpu().numpy()

@@ -34,6 +34,11 @@ class TorchModel:
         """The parameter behind a GGUF tensor (rows in Hugging Face order)."""
         return self.model.get_parameter(self.slots[name].source)
 
+    def has(self, name: str) -> bool:
+        """Whether the model has this tensor (optional ones may be absent)."""
+        module, _, leaf = self.slots[name].source.rpartition(".")
+        return getattr(self.model.get_submodule(module), leaf, None) is not None
+
     def order(self, name: str) -> Tensor | None:
         """Hugging Face's row for each GGUF row, int64 [n_row], or None if they agree."""
         slot = self.slots[name]

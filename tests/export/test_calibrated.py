@@ -9,7 +9,7 @@ import torch
 from csaq_export import guidance
 from csaq_export.budget.probe import make_probe
 from csaq_export.budget.target import Target
-from csaq_export.calibrated import Request, convert_calibrated, plan_calibrated
+from csaq_export.calibrated import TUNING_STEPS, Request, convert_calibrated, plan_calibrated
 from csaq_export.calibration import read_calibration
 from csaq_export.guidance import Calibrating
 from csaq_export.pipeline import Conversion, convert
@@ -81,6 +81,18 @@ def test_guidance_brings_the_same_types_closer(folder, work, tmp_path):
     convert_calibrated(conversion(folder, tmp_path / "guided.gguf"), request(folder, work, None))
     plain, guided = (divergence(folder, tmp_path / f"{n}.gguf") for n in ("plain", "guided"))
     assert guided < 0.85 * plain
+
+
+def test_best_effort_tunes_norms_too(folder, work, tmp_path, monkeypatch):
+    monkeypatch.setitem(TUNING_STEPS, "best", 20)
+    out = tmp_path / "best.gguf"
+    convert_calibrated(conversion(folder, out), request(folder, work, None, effort="best"))
+    convert_calibrated(conversion(folder, tmp_path / "normal.gguf"), request(folder, work, None))
+    with open_gguf(out) as best, open_gguf(tmp_path / "normal.gguf") as normal:
+        assert not (
+            best.float32("output_norm.weight") == normal.float32("output_norm.weight")
+        ).all()
+    assert divergence(folder, out) < divergence(folder, tmp_path / "normal.gguf")
 
 
 def test_another_budget_recollects_nothing(folder, work, tmp_path, monkeypatch):
