@@ -85,7 +85,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
 )
 @click.option(
     "--cache-type",
-    type=click.Choice(["f16", "f32"]),
+    type=click.Choice(["f16", "f32", "q8_0"]),
     default="f16",
     show_default=True,
     help="Number format of the KV cache.",

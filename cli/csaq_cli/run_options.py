@@ -57,7 +57,7 @@ OPTIONS = [
     ),
     click.option("-t", "--threads", type=click.IntRange(1, 1024), help="Default: all cores."),
     click.option(
-        "--cache-type", type=click.Choice(["f16", "f32"]), default="f16", show_default=True,
+        "--cache-type", type=click.Choice(["f16", "f32", "q8_0"]), default="f16", show_default=True,
         help="Number format of the KV cache.",
     ),
     click.option(

@@ -13,32 +13,32 @@ from numpy.typing import NDArray
 from csaq_runtime.errors import UsageError
 from csaq_runtime.heads import head_pad, padded
 from csaq_runtime.hparams import HParams
-
-ELEMENT_TYPES: dict[str, type[np.generic]] = {"f16": np.float16, "f32": np.float32}
+from csaq_runtime.kernels.cached import CACHE_FORMATS, CacheFormat
 
 
 def cache_bytes(hparams: HParams, n_ctx: int, cache_type: str) -> int:
-    """Bytes of keys and values for `n_ctx` positions; `cache_type` is "f16" or "f32"."""
-    n_element = hparams.n_layer * hparams.n_head_kv * padded(n_ctx) * head_pad(hparams)
-    return 2 * n_element * np.dtype(element_type(cache_type)).itemsize
+    """Bytes of keys and values for `n_ctx` positions; `cache_type` as in `CACHE_FORMATS`."""
+    n_row = hparams.n_layer * hparams.n_head_kv * padded(n_ctx)
+    return 2 * n_row * cache_format(cache_type).row_bytes(head_pad(hparams))
 
 
-def element_type(cache_type: str) -> type[np.generic]:
-    """NumPy type of a cache element; UsageError for a type that does not exist."""
-    if cache_type not in ELEMENT_TYPES:
-        raise UsageError(f"cache type {cache_type!r} is not one of {', '.join(ELEMENT_TYPES)}")
-    return ELEMENT_TYPES[cache_type]
+def cache_format(cache_type: str) -> CacheFormat:
+    """The number format of that name; UsageError for one that does not exist."""
+    if cache_type not in CACHE_FORMATS:
+        raise UsageError(f"cache type {cache_type!r} is not one of {', '.join(CACHE_FORMATS)}")
+    return CACHE_FORMATS[cache_type]
 
 
 class KVCache:
-    """Keys and values [n_layer, n_head_kv, padded n_ctx · head_pad], zeroed lazily by the OS."""
+    """Keys and values, bytes [n_layer, n_head_kv, padded n_ctx, row_bytes]; zeroed by the OS."""
 
     def __init__(self, hparams: HParams, n_ctx: int, cache_type: str) -> None:
         self.n_ctx = n_ctx
-        self.cache_type = cache_type
-        shape = (hparams.n_layer, hparams.n_head_kv, padded(n_ctx) * head_pad(hparams))
-        self.keys: NDArray[np.generic] = np.zeros(shape, element_type(cache_type))
-        self.values: NDArray[np.generic] = np.zeros(shape, element_type(cache_type))
+        self.format = cache_format(cache_type)
+        self.row_bytes = self.format.row_bytes(head_pad(hparams))
+        shape = (hparams.n_layer, hparams.n_head_kv, padded(n_ctx), self.row_bytes)
+        self.keys: NDArray[np.uint8] = np.zeros(shape, np.uint8)
+        self.values: NDArray[np.uint8] = np.zeros(shape, np.uint8)
         self._ids: list[int] = []
 
     @property

@@ -81,7 +81,7 @@ class Engine:
 
         n_ctx: positions; 0 takes the model's, but not more than 4096.
         n_threads: default all cores, fewer for tiny models.
-        cache_type: "f16" or "f32".
+        cache_type: "f16", "f32" or "q8_0" (half the memory of f16).
         n_batch: prompt tokens per step.
         progress: called with bytes packed so far and in all.
 

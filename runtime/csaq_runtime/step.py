@@ -19,6 +19,9 @@ from csaq_runtime.table import N_SLOT, layer_table, linear_record, slot_bytes
 from csaq_runtime.threads import ThreadPool
 
 PAGE = 4096
+QUERIES_TOGETHER = 8
+"""Query heads, of one token or several, for which keys and values are loaded once."""
+
 ROW_BYTES = {
     "x": "x_bytes",
     "projected": "x_bytes",
@@ -84,7 +87,7 @@ class Stepper:
         step["rope"] = self._keep(table)
         step["keys"], step["values"] = address(cache.keys), address(cache.values)
         step["cached_head_bytes"] = cache.head_bytes
-        step["half_cache"] = cache.keys.dtype == np.float16
+        step["cached_row_bytes"], step["cache_kind"] = cache.row_bytes, cache.format.kind
 
     def _describe_batch(self) -> None:
         hparams = self._model.hparams
@@ -110,15 +113,19 @@ class Stepper:
         return rows
 
     def _describe_scratch(self) -> None:
-        """Lay out each thread's scratch: normalized rows, packed rows, scores, head sums."""
+        """Lay out each thread's scratch: rows normalized and packed, scores, sums, queries."""
         step, hparams = self._step, self._model.hparams
         n_group = hparams.n_head // hparams.n_head_kv
+        step["n_together"] = -(-QUERIES_TOGETHER // n_group)
+        n_query = int(step["n_together"]) * n_group
         step["scratch_packed"] = TILE_TOKENS * step["x_bytes"]
         step["scratch_slot_bytes"] = slot_bytes(self._model, TILE_TOKENS)
         step["scratch_scores"] = step["scratch_packed"] + N_SLOT * step["scratch_slot_bytes"]
         step["scratch_score_bytes"] = 4 * padded(self._cache.n_ctx)
-        step["scratch_totals"] = step["scratch_scores"] + n_group * step["scratch_score_bytes"]
-        end = int(step["scratch_totals"]) + 4 * n_group * head_pad(hparams)
+        step["scratch_totals"] = step["scratch_scores"] + n_query * step["scratch_score_bytes"]
+        query_bytes = 4 * n_query * head_pad(hparams)
+        step["scratch_queries"] = step["scratch_totals"] + query_bytes
+        end = int(step["scratch_queries"]) + query_bytes
         step["scratch_bytes"] = -(-end // PAGE) * PAGE
         n_thread = self._pool.n_thread
         step["scratch"] = self._keep(aligned_bytes(n_thread * int(step["scratch_bytes"])))

@@ -45,7 +45,7 @@ def test_common_prefix_is_the_longest(held: list[int], wanted: list[int]) -> Non
     assert n in (len(held), len(wanted)) or held[n] != wanted[n]
 
 
-@pytest.mark.parametrize("cache_type", ["f16", "f32"])
+@pytest.mark.parametrize("cache_type", ["f16", "f32", "q8_0"])
 @pytest.mark.parametrize("n_ctx", [1, 16, 33])
 def test_announced_size_is_the_size(cache_type: str, n_ctx: int) -> None:
     cache = KVCache(HPARAMS, n_ctx, cache_type)

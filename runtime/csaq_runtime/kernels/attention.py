@@ -1,10 +1,12 @@
-"""Causal attention of one token's query heads that share one key/value head of the cache.
+"""Causal attention of query heads that share one key/value head of the cache.
 
 Cache layout, per layer and key/value head (`cache.py` allocates it): keys in blocks of 16
 positions, `[n_block][head_pad][16]`, so that 16 scores form in one vector without horizontal
-sums; values position by position, `[n_position][head_pad]`. Elements are float16 (`half` not 0)
-or float32. All sums run in an order that depends on the position only: neither threads nor
-batches nor neighbouring heads change a bit of the result.
+sums; values position by position, `[n_position][head_pad]`. In a Q8_0 cache each group of 32
+elements is a unit of its own: `[32][16]` codes and 16 scales; a scale and `[32]` codes.
+
+All sums run in an order that depends on the position only: neither threads nor batches nor
+neighbouring heads change a bit of the result.
 """
 
 from typing import Any
@@ -12,62 +14,60 @@ from typing import Any
 import numpy as np
 
 from csaq_runtime.kernels import lanes
-from csaq_runtime.kernels.attention_block import (
-    add_values_half,
-    add_values_single,
-    score_block_half,
-    score_block_single,
-)
-from csaq_runtime.kernels.attention_pair import (
-    add_value_pair_half,
-    add_value_pair_single,
-    score_pair_half,
-    score_pair_single,
-)
+from csaq_runtime.kernels.attention_tile import score_tile, value_tile
 from csaq_runtime.kernels.jit import part
 
 POSITION_CHUNK = 64
+"""Positions whose values stay in the first-level cache while all queries use them."""
+
 MASKED = np.float32(-np.inf)
 
 
 @part
-def attend(query: int, head_cache: Any, scratch: Any, group: Any, n: int, scale: float) -> None:
-    """Attention of a group of query heads, float32 [n_head][head_pad], to `n` positions.
+def attend(queries: int, head_cache: Any, scratch: Any, rows: Any, n: int, scale: float) -> None:
+    """Attention of float32 queries [n_query][head_pad]; results, as many, go to `totals`.
 
-    `head_cache` is (keys, values, half) of one head; `scratch` (scores, bytes per row of scores,
-    totals); `group` (n_head, head_pad). Leaves the results, [n_head][head_pad], in `totals`.
+    `head_cache` is (keys, values, kind, bytes per position) of one head; `scratch` (scores,
+    bytes per row of scores, totals); `rows` (n_query, n_head, head_pad): `n_head` heads of one
+    token after the other. The first token attends to `n` positions, each later one to one more.
     """
     scores, score_bytes, totals = scratch
-    n_head, head_pad = group
-    score_all(query, head_cache, scratch, group, n, scale)
-    for head in range(n_head):
-        softmax(scores + head * score_bytes, n)
-    for offset in range(0, 4 * n_head * head_pad, 64):
+    n_query, n_head, head_pad = rows
+    n_all = n + n_query // n_head - 1
+    score_all(queries, head_cache, scratch, rows, n_all, scale)
+    for query in range(n_query):
+        row, n_seen = scores + query * score_bytes, n + query // n_head
+        softmax(row, n_seen)
+        for position in range(n_seen, n_all):
+            lanes.store_scalar(row + 4 * position, np.float32(0))
+    for offset in range(0, 4 * n_query * head_pad, 64):
         lanes.store(totals + offset, lanes.zero())
-    sum_all(head_cache, scratch, group, n)
+    sum_all(head_cache, scratch, rows, n_all)
 
 
 @part
-def score_all(query: int, head_cache: Any, scratch: Any, group: Any, n: int, scale: float) -> None:
-    """Scores of all heads of the group; a block of keys comes from memory once."""
-    keys, _, half = head_cache
+def tile_size(n_left: int) -> int:
+    """Queries of the next tile: 4, 2 or 1."""
+    if n_left >= 4:
+        return 4
+    return 2 if n_left >= 2 else 1
+
+
+@part
+def score_all(queries: int, head_cache: Any, scratch: Any, rows: Any, n: int, scale: float) -> None:
+    """Scores of all queries; a block of keys comes from memory once."""
+    keys, _, kind, row_bytes = head_cache
     scores, score_bytes, _ = scratch
-    n_head, head_pad = group
+    n_query, _, head_pad = rows
     factor = np.float32(scale)
-    block_bytes = 16 * head_pad * (2 if half != 0 else 4)
     for block in range((n + 15) // 16):
-        key = keys + block * block_bytes
-        for head in range(0, n_head, 2):
-            row, place = query + 4 * head * head_pad, scores + head * score_bytes + 64 * block
-            rows, places = (row, row + 4 * head_pad), (place, place + score_bytes)
-            if half != 0 and head + 1 < n_head:
-                score_pair_half(rows, key, places, head_pad, factor)
-            elif half != 0:
-                score_block_half(row, key, place, head_pad, factor)
-            elif head + 1 < n_head:
-                score_pair_single(rows, key, places, head_pad, factor)
-            else:
-                score_block_single(row, key, place, head_pad, factor)
+        key, place = keys + block * 16 * row_bytes, scores + 64 * block
+        query = 0
+        while query < n_query:
+            size = tile_size(n_query - query)
+            at, out = queries + 4 * query * head_pad, place + query * score_bytes
+            score_tile(kind, size, at, key, out, score_bytes, head_pad, factor)
+            query += size
 
 
 @part
@@ -90,46 +90,17 @@ def softmax(scores: int, n: int) -> None:
 
 
 @part
-def sum_all(head_cache: Any, scratch: Any, group: Any, n: int) -> None:
-    """Weighted sums of all heads of the group; a chunk of values comes from memory once."""
-    _, values, half = head_cache
+def sum_all(head_cache: Any, scratch: Any, rows: Any, n: int) -> None:
+    """Weighted sums of all queries; a chunk of values comes from memory once."""
+    _, values, kind, row_bytes = head_cache
     scores, score_bytes, totals = scratch
-    n_head, head_pad = group
-    row_bytes = head_pad * (2 if half != 0 else 4)
+    n_query, _, head_pad = rows
     for start in range(0, n, POSITION_CHUNK):
         n_chunk, chunk = min(POSITION_CHUNK, n - start), values + start * row_bytes
-        for head in range(0, n_head, 2):
-            weight = scores + head * score_bytes + 4 * start
-            total = totals + 4 * head * head_pad
-            weights, sums = (weight, weight + score_bytes), (total, total + 4 * head_pad)
-            if half != 0 and head + 1 < n_head:
-                add_value_pair_half(weights, chunk, sums, head_pad, n_chunk)
-            elif half != 0:
-                add_values_half(weight, chunk, total, head_pad, n_chunk)
-            elif head + 1 < n_head:
-                add_value_pair_single(weights, chunk, sums, head_pad, n_chunk)
-            else:
-                add_values_single(weight, chunk, total, head_pad, n_chunk)
-
-
-@part
-def store_key(key: int, keys: int, half: int, position: int, head_pad: int) -> None:
-    """Scatter a float32 key [head_pad] into its block of 16 positions."""
-    place = position // 16 * 16 * head_pad + position % 16
-    for element in range(head_pad):
-        value = lanes.load_scalar(key + 4 * element)
-        if half != 0:
-            lanes.store_half_scalar(keys + 2 * place + 32 * element, value)
-        else:
-            lanes.store_scalar(keys + 4 * place + 64 * element, value)
-
-
-@part
-def store_value(value: int, values: int, half: int, position: int, head_pad: int) -> None:
-    """Append a float32 value row [head_pad]."""
-    for element in range(0, head_pad, 16):
-        row, place = lanes.load(value + 4 * element), position * head_pad + element
-        if half != 0:
-            lanes.store_half(values + 2 * place, row)
-        else:
-            lanes.store(values + 4 * place, row)
+        query = 0
+        while query < n_query:
+            size = tile_size(n_query - query)
+            weights = scores + query * score_bytes + 4 * start
+            total = totals + 4 * query * head_pad
+            value_tile(kind, size, weights, score_bytes, chunk, total, head_pad, n_chunk)
+            query += size

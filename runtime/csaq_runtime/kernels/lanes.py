@@ -43,12 +43,13 @@ def operation(result: Any, arguments: list[Any], emit: Callable[..., Any]) -> An
         return context.get_dummy_value() if result is types.void else value
 
     signature = result(*arguments)
-    typings: list[Callable[..., Any]] = [
-        lambda context: (signature, generate),
-        lambda context, a: (signature, generate),
-        lambda context, a, b: (signature, generate),
-        lambda context, a, b, c: (signature, generate),
-    ]
+    typings: dict[int, Callable[..., Any]] = {
+        0: lambda context: (signature, generate),
+        1: lambda context, a: (signature, generate),
+        2: lambda context, a, b: (signature, generate),
+        3: lambda context, a, b, c: (signature, generate),
+        8: lambda context, a, b, c, d, e, f, g, h: (signature, generate),
+    }
     return intrinsic(typings[len(arguments)])
 
 
@@ -66,6 +67,19 @@ def _store_half(b: Any, target: Any, address: Any, value: Any) -> None:
 def _store_half_scalar(b: Any, target: Any, address: Any, value: Any) -> None:
     half = convert.float_to_half(b, target, vector.splat(b, value, 4))
     vector.store(b, b.extract_element(half, ir.Constant(vector.I32, 0)), address)
+
+
+def _store_code(b: Any, target: Any, address: Any, value: Any) -> None:
+    """A float32 scalar, rounded to int8."""
+    rounded = vector.call_llvm(b, "llvm.rint.f32", vector.F32, [value])
+    vector.store(b, b.fptosi(rounded, vector.I8), address)
+
+
+def _store_codes(b: Any, target: Any, address: Any, value: Any) -> None:
+    """Sixteen float32, rounded to int8."""
+    rounded = vector.call_llvm(b, "llvm.rint.v16f32", vector.F32_X16, [value])
+    codes = b.trunc(b.fptosi(rounded, vector.I32_X16), vector.BYTES_16)
+    vector.store(b, codes, address)
 
 
 def _larger(b: Any, x: Any, y: Any) -> Any:
@@ -128,6 +142,11 @@ load_splat = operation(LANES, [ADDRESS], lambda b, t, a: vector.splat_load(b, a,
 load_scalar = operation(SCALAR, [ADDRESS], lambda b, t, a: vector.load(b, a, vector.F32))
 store_scalar = operation(NOTHING, [ADDRESS, SCALAR], lambda b, t, a, x: vector.store(b, x, a))
 store_half_scalar = operation(NOTHING, [ADDRESS, SCALAR], _store_half_scalar)
+store_code = operation(NOTHING, [ADDRESS, SCALAR], _store_code)
+store_codes = operation(NOTHING, [ADDRESS, LANES], _store_codes)
+magnitude = operation(
+    LANES, [LANES], lambda b, t, x: vector.call_llvm(b, "llvm.fabs.v16f32", vector.F32_X16, [x])
+)
 splat = operation(LANES, [SCALAR], lambda b, t, x: vector.splat(b, x))
 zero = operation(LANES, [], lambda b, t: vector.zeros(vector.F32_X16))
 add = operation(LANES, [LANES, LANES], lambda b, t, x, y: b.fadd(x, y))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from csaq_runtime.kernels import attention, lanes
+from csaq_runtime.kernels.attention_store import store_key, store_value
 from csaq_runtime.kernels.barrier import wait_for_all
 from csaq_runtime.kernels.elementwise import accumulate, silu_multiply
 from csaq_runtime.kernels.jit import part
@@ -35,9 +36,9 @@ def place_head(step: Any, head: int, norm: int, position: int) -> None:
 
 @part
 def cache_of(step: Any, index: int, head: int) -> Any:
-    """(keys, values, half) of one layer's key/value head."""
+    """(keys, values, kind, bytes per position) of one layer's key/value head."""
     offset = (index * step.n_head_kv + head) * step.cached_head_bytes
-    return step.keys + offset, step.values + offset, step.half_cache
+    return step.keys + offset, step.values + offset, step.cache_kind, step.cached_row_bytes
 
 
 @part
@@ -46,9 +47,9 @@ def remember(step: Any, layer: Any, index: int, head: int, token: int) -> None:
     position, head_pad = step.n_past + token, step.head_pad
     offset = token * step.kv_bytes + 4 * head * head_pad
     place_head(step, step.k + offset, layer.k_norm, position)
-    keys, values, half = cache_of(step, index, head)
-    attention.store_key(step.k + offset, keys, half, position, head_pad)
-    attention.store_value(step.v + offset, values, half, position, head_pad)
+    keys, values, kind, _ = cache_of(step, index, head)
+    store_key(step.k + offset, keys, kind, position, head_pad)
+    store_value(step.v + offset, values, kind, position, head_pad)
 
 
 @part
@@ -64,26 +65,43 @@ def copy_attended(step: Any, totals: int, out: int, n_head: int) -> None:
 
 
 @part
-def attend_token(step: Any, thread: int, layer: Any, index: int, head_kv: int, token: int) -> None:
-    """Attention of one token's query heads that share one key/value head."""
-    n_head, position = step.n_head // step.n_head_kv, step.n_past + token
-    query = step.q + token * step.q_bytes + 4 * head_kv * n_head * step.head_pad
-    for head in range(n_head):
-        place_head(step, query + 4 * head * step.head_pad, layer.q_norm, position)
+def place_queries(step: Any, layer: Any, head_kv: int, token: int, n_token: int, out: int) -> None:
+    """Normalize and rotate the query heads of some tokens and gather them at `out`."""
+    n_head, head_bytes = step.n_head // step.n_head_kv, 4 * step.head_pad
+    for number in range(n_token):
+        row = step.q + (token + number) * step.q_bytes + head_kv * n_head * head_bytes
+        for head in range(n_head):
+            query = row + head * head_bytes
+            place_head(step, query, layer.q_norm, step.n_past + token + number)
+            for offset in range(0, head_bytes, 64):
+                lanes.store(out + offset, lanes.load(query + offset))
+            out += head_bytes
+
+
+@part
+def attend_tokens(
+    step: Any, thread: int, layer: Any, index: int, head_kv: int, token: int, n_token: int
+) -> None:
+    """Attention of some tokens' query heads that share one key/value head."""
+    n_head, head_pad = step.n_head // step.n_head_kv, step.head_pad
     start = step.scratch + thread * step.scratch_bytes
-    totals = start + step.scratch_totals
+    queries, totals = start + step.scratch_queries, start + step.scratch_totals
+    place_queries(step, layer, head_kv, token, n_token, queries)
     scratch = (start + step.scratch_scores, step.scratch_score_bytes, totals)
-    head_cache, group = cache_of(step, index, head_kv), (n_head, step.head_pad)
-    attention.attend(query, head_cache, scratch, group, position + 1, step.attention_scale)
-    out = step.attended + token * step.attended_bytes + 4 * head_kv * n_head * step.head_dim
-    copy_attended(step, totals, out, n_head)
+    head_cache, rows = cache_of(step, index, head_kv), (n_token * n_head, n_head, head_pad)
+    n_seen = step.n_past + token + 1
+    attention.attend(queries, head_cache, scratch, rows, n_seen, step.attention_scale)
+    for number in range(n_token):
+        out = step.attended + (token + number) * step.attended_bytes
+        out += 4 * head_kv * n_head * step.head_dim
+        copy_attended(step, totals + 4 * number * n_head * head_pad, out, n_head)
 
 
 @part
 def attend(step: Any, thread: int, layer: Any, index: int, first: int, meeting: int) -> int:
     """Fill the cache, then attend for the tokens from `first` on.
 
-    Work items are (key/value head, token) pairs, dealt out in turn. With one token a thread
+    Work items are (key/value head, a few tokens), dealt out in turn. With one token a thread
     attends to the very heads it has just written, so nobody needs to wait in between.
     """
     n_token, n_thread = step.n_token, step.n_thread
@@ -91,9 +109,12 @@ def attend(step: Any, thread: int, layer: Any, index: int, first: int, meeting: 
         remember(step, layer, index, item // n_token, item % n_token)
     if n_token > 1:
         meeting = wait_for_all(step.counter, meeting, n_thread)
-    n = n_token - first
-    for item in range(thread, step.n_head_kv * n, n_thread):
-        attend_token(step, thread, layer, index, item // n, first + item % n)
+    n_together = step.n_together
+    n_tile = (n_token - first + n_together - 1) // n_together
+    for item in range(thread, step.n_head_kv * n_tile, n_thread):
+        token = first + item % n_tile * n_together
+        n = min(n_together, n_token - token)
+        attend_tokens(step, thread, layer, index, item // n_tile, token, n)
     return wait_for_all(step.counter, meeting, n_thread)
 
 

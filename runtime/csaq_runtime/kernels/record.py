@@ -69,7 +69,8 @@ STEP = np.dtype(
         ("keys", np.int64),
         ("values", np.int64),
         ("cached_head_bytes", np.int64),
-        ("half_cache", np.int64),
+        ("cached_row_bytes", np.int64),  # of one position of a head
+        ("cache_kind", np.int64),  # see `kernels/cached.py`
         # activations shared by the threads: float32 [n_token][row bytes]
         ("x", np.int64),
         ("q", np.int64),
@@ -96,6 +97,8 @@ STEP = np.dtype(
         ("scratch_scores", np.int64),
         ("scratch_score_bytes", np.int64),
         ("scratch_totals", np.int64),
+        ("scratch_queries", np.int64),
+        ("n_together", np.int64),  # tokens that attend together
     ],
     align=True,
 )

@@ -19,9 +19,9 @@ def serve(mailbox: int, thread: int, seen: int) -> int:
     `POLLS` without any.
     """
     if thread == 0:
-        latest = fetch_add(mailbox + 8 * SEQUENCE, 1) + 1
+        mine: int = fetch_add(mailbox + 8 * SEQUENCE, 1) + 1
         run_step(load_acquire(mailbox + 8 * JOB), thread)
-        return latest
+        return mine
     polls = 0
     while polls < POLLS or load_acquire(mailbox + 8 * CALLING) != 0:
         latest = load_acquire(mailbox + 8 * SEQUENCE)
