@@ -10,7 +10,7 @@ from csaq_cli.extra import extra_installed
 from csaq_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from csaq_export.guidance import Calibrating
+    from csaq_export.guidance import Calibrating, Guidance
     from csaq_export.pipeline import Conversion
 
 EPILOG = """\b
@@ -27,6 +27,7 @@ FOLDER: "click.Path" = click.Path(path_type=Path, file_okay=False)
 @click.option("--calib", required=True, help="A text or .jsonl file, or a hub dataset.")
 @click.option("--imatrix", type=click.Path(path_type=Path), help="Write an imatrix GGUF here.")
 @click.option("--work-dir", type=FOLDER, help="Keep statistics here for csaq convert.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page (and JSON).")
 @click.option("--nsamples", type=click.IntRange(2), default=128, show_default=True, help="Windows.")
 @click.option(
     "--seqlen", type=click.IntRange(8), default=512, show_default=True, help="Tokens per window."
@@ -41,6 +42,7 @@ def calibrate(
     calib: str,
     imatrix: Path | None,
     work_dir: Path | None,
+    report: Path | None,
     nsamples: int,
     seqlen: int,
     seed: int,
@@ -54,8 +56,8 @@ def calibrate(
     The statistics tell which weights matter: --imatrix for llama-quantize and csaq convert
     --imatrix, --work-dir for csaq convert --calib with the same text and options.
     """
-    if imatrix is None and work_dir is None:
-        raise UsageError("what for? give --imatrix, --work-dir or both")
+    if imatrix is None and work_dir is None and report is None:
+        raise UsageError("what for? give --imatrix, --work-dir or --report")
     if imatrix is not None and imatrix.exists() and not force:
         raise UsageError(f"{imatrix}: exists already", "--force overwrites it")
     with extra_installed("calibrate"):
@@ -64,25 +66,38 @@ def calibrate(
 
     source = Conversion(model, imatrix or Path(), "F16", revision)
     wanted = Calibrating(calib, nsamples, seqlen, seed, device)
-    if work_dir is not None:
-        _calibrate(source, wanted, work_dir, imatrix, quiet)
-        return
     with tempfile.TemporaryDirectory(prefix="csaq-") as folder:
-        _calibrate(source, wanted, Path(folder), imatrix, quiet)
+        guidance = _guided(source, wanted, work_dir or Path(folder), quiet)
+        if imatrix is not None:
+            _write_imatrix(imatrix, guidance)
+        if report is not None:
+            _write_report(report, Path(model).name, guidance)
 
 
-def _calibrate(
-    source: "Conversion", wanted: "Calibrating", work_dir: Path, imatrix: Path | None, quiet: bool
-) -> None:
+def _guided(source: "Conversion", wanted: "Calibrating", work: Path, quiet: bool) -> "Guidance":
     from csaq_cli.progress import show_stages
     from csaq_export.calibrated import local_folder
     from csaq_export.guidance import guide
-    from csaq_export.imatrix import write_imatrix
-    from csaq_export.imatrix.collected import collected_imatrix
     from csaq_export.workdir import WorkDir
 
     with show_stages(quiet) as report:
-        guidance = guide(local_folder(source), wanted, WorkDir(work_dir), report)
-    if imatrix is not None:
-        write_imatrix(imatrix, collected_imatrix(guidance), force=True)
-        print(imatrix)
+        return guide(local_folder(source), wanted, WorkDir(work), report)
+
+
+def _write_imatrix(path: Path, guidance: "Guidance") -> None:
+    from csaq_export.imatrix import write_imatrix
+    from csaq_export.imatrix.collected import collected_imatrix
+
+    write_imatrix(path, collected_imatrix(guidance), force=True)
+    print(path)
+
+
+def _write_report(path: Path, name: str, guidance: "Guidance") -> None:
+    from csaq_export.report import calibration
+    from csaq_export.report.page import write_page
+
+    salience = calibration.mean_salience(guidance)
+    cliques = calibration.clique_table(calibration.held_coactivation(guidance))
+    page = calibration.calibration_page(f"{name}: calibration report", salience, cliques)
+    write_page(path, page, calibration.calibration_figures(salience, cliques))
+    print(path)

@@ -40,6 +40,7 @@ IMATRIX: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option("--imatrix", type=IMATRIX, help="Round by a llama.cpp imatrix file.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page (and JSON).")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option("--dry-run", is_flag=True, help="Print types and sizes; read no weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -52,6 +53,7 @@ def convert(
     output: Path | None,
     revision: str | None,
     imatrix: Path | None,
+    report: Path | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -83,6 +85,8 @@ def convert(
     else:
         with show_progress(quiet) as progress:
             plan = pipeline.convert(conversion, progress)
+    if report is not None:
+        _write_report(report, plan, out)
     if as_json:
         plan_report.print_json(plan, out)
     elif dry_run:
@@ -99,6 +103,13 @@ def _calibrated(conversion: "Conversion", request: "Request", dry_run: bool, qui
         if dry_run:
             return plan_calibrated(conversion, request, report)
         return convert_calibrated(conversion, request, report)
+
+
+def _write_report(path: Path, plan: "Plan", out: Path) -> None:
+    from csaq_export.report.conversion import conversion_figures, conversion_page
+    from csaq_export.report.page import write_page
+
+    write_page(path, conversion_page(plan, out), conversion_figures(plan, out))
 
 
 def _encoding_name(preset: str, calibration: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """`csaq calibrate` writes the imatrix of what it saw, and refuses to do nothing."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -18,10 +20,11 @@ def made(tmp_path_factory, csaq):
     (home / "text.txt").write_text(" ".join(TEXT))
     done = csaq(
         "calibrate", home / "model", "--calib", home / "text.txt", "--imatrix", home / "im.gguf",
-        "--work-dir", home / "work", "--nsamples", 8, "--seqlen", 32, "--device", "cpu",
+        "--work-dir", home / "work", "--report", home / "report.html", "--nsamples", 8,
+        "--seqlen", 32, "--device", "cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{home / 'im.gguf'}\n"
+    assert done.stdout == f"{home / 'im.gguf'}\n{home / 'report.html'}\n"
     return home
 
 
@@ -93,3 +96,13 @@ def test_convert_takes_no_two_opinions(made, csaq):
     done = csaq("convert", made / "model", "-o", made / "out.gguf", *both)
     assert done.returncode == 2
     assert "--imatrix" in done.stderr
+
+
+def test_report_shows_salience_and_cliques_of_every_layer_s_matrices(made):
+    figures = json.loads((made / "report.json").read_text())
+    assert len(figures["salience"]) == len(figures["clique_sizes"]) == 3 * 7
+    assert min(figures["salience"].values()) > 0
+    sizes = figures["clique_sizes"]["blk.0.ffn_up.weight"]
+    for histogram in sizes.values():
+        assert sum(int(size) * n for size, n in histogram.items()) == 96
+    assert (made / "report.html").read_text().count("<rect") == 3 * 7
