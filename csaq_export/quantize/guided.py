@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from csaq_export.quantize.code_format import CODE_FORMATS
 from csaq_export.quantize.descent import descend
 from csaq_export.quantize.encode import check_input, encode
 from csaq_export.quantize.feedback import round_with_feedback
 from csaq_export.quantize.float_bytes import FLOAT_TYPES
+from csaq_export.quantize.grid_feedback import encode_grid_with_feedback
+from csaq_export.quantize.grid_format import GRID_FORMATS
 from csaq_export.sensitivity import Sensitivity
 from csaq_runtime.formats import GGMLType, row_bytes
 
@@ -18,18 +19,18 @@ def encode_guided(
     """Bytes, uint8 [n_row, row_bytes], for float32 `weight` [n_row, n_col] on any device.
 
     `n_sweep` is the number of descent sweeps after the feedback pass. Float types are
-    stored as they are; types whose weights are rounded several at once are encoded with
-    the sensitivity's diagonal as importance. Raises what `encode` raises.
+    stored as they are; the codebook types have no descent. Raises what `encode` raises.
     """
     if ggml_type in FLOAT_TYPES:
         return encode(weight, ggml_type)
-    if ggml_type not in CODE_FORMATS:
-        return encode(weight, ggml_type, sensitivity.importance().to(weight))
     check_input(weight, ggml_type, None)
     n_row, n_col = weight.shape
     packed = torch.empty(n_row, row_bytes(ggml_type, n_col), dtype=torch.uint8).to(weight.device)
     for rows, curvature in sensitivity.groups():
         curvature = regular(curvature.to(weight))
+        if ggml_type in GRID_FORMATS:
+            packed[rows] = encode_grid_with_feedback(weight[rows], ggml_type, curvature)
+            continue
         coded = round_with_feedback(weight[rows], ggml_type, curvature)
         packed[rows] = descend(weight[rows], coded, curvature, n_sweep).packed()
     return packed
