@@ -80,3 +80,12 @@ def test_missing_torch_says_how_to_install_it(tiny_gguf):
         "csaq: convert needs torch, which is not installed",
         "hint: pip install 'csaq-export[convert]'",
     ]
+
+
+def test_report_is_a_page_with_figures_beside_it(csaq, tiny_gguf, tmp_path):
+    out, page = tmp_path / "out.gguf", tmp_path / "report.html"
+    done = csaq("convert", tiny_gguf, "--type", "Q8_0", "-o", out, "--report", page, "-q")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(page.with_suffix(".json").read_text())
+    assert figures["file_bytes"] == out.stat().st_size
+    assert "blk.1.ffn_down.weight" in page.read_text()
