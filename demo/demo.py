@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 MODEL, STORIES, OUT = HERE / "model", HERE / "stories.txt", HERE / "out"
 # The first is a lossless copy of the bf16 weights: what the others are measured against.
 TYPES = ("BF16", "Q8_0", "Q4_K_M")
-OPENING = "Once upon a time, a little fox found a red ball in the snow."
+OPENING = "Once upon a time, there was a little girl named Lily."
 
 Logits = list[NDArray[np.float64]]
 
@@ -103,7 +103,7 @@ def main() -> None:
     paths = {kind: convert(kind) for kind in TYPES}
     print_comparison(paths)
     csaq("info", str(paths[TYPES[-1]]))
-    csaq("run", str(paths[TYPES[-1]]), "-p", OPENING, "-n", "200", "--seed", "3", "--temp", "0.5")
+    csaq("run", str(paths[TYPES[-1]]), "-p", OPENING, "-n", "200", "--seed", "5", "--temp", "0.4")
 
 
 if __name__ == "__main__":
