@@ -147,8 +147,9 @@ def main() -> None:
     base, imatrix = args.folder / "F32.gguf", args.folder / "imatrix.gguf"
     convert(Conversion(str(args.model), base, "F32", force=True))
     n_window = PEER_WINDOWS * args.nsamples
-    seconds = peer_imatrix(args.peer, base, args.calib, imatrix, args.seqlen, n_window)
-    print(f"llama-imatrix: {seconds:.0f} s", file=sys.stderr)
+    if not imatrix.exists():
+        seconds = peer_imatrix(args.peer, base, args.calib, imatrix, args.seqlen, n_window)
+        print(f"llama-imatrix: {seconds:.0f} s", file=sys.stderr)
     calibrating = Calibrating(str(args.calib), args.nsamples, args.seqlen, 0, "cpu")
     made = []
     for preset in args.presets:

@@ -40,6 +40,8 @@ from csaq_runtime.formats import GGMLType
 
 # Sweeps of coordinate descent after error feedback.
 SWEEPS = {"fast": 0, "normal": 2, "best": 4}
+# Bits per weight of the file below which closeness is worth the codebook types' slowness.
+CODEBOOKS_BELOW = 4.0
 # Steps of tuning scales and norms, which hold two copies of the model and its gradients.
 TUNING_STEPS = {"fast": 0, "normal": 0, "best": 120}
 
@@ -64,7 +66,7 @@ class Request:
     calibrating: Calibrating
     target: Target | None
     effort: str = "normal"
-    floor: GGMLType = GGMLType.Q2_K
+    floor: GGMLType = GGMLType.IQ2_XXS
     overrides: Mapping[str, GGMLType] = field(default_factory=dict)
     work_dir: Path | None = None
 
@@ -139,18 +141,24 @@ def _plan(
     found = curves(guidance, report)
     if unknown := sorted(set(request.overrides) - set(found)):
         raise UsageError(f"--tensor-type {unknown[0]}: the model has no such matrix")
+    limit = target_bytes(model, request.target)
+    small = 8 * limit < CODEBOOKS_BELOW * sum(w.n_row * w.n_col for w in model.weights)
     allowed = {
-        name: _allowed(found[name], request)
+        name: _allowed(found[name], request, small)
         for weight in model.weights
         for name in [weight.name]
         if is_quantizable(Shape(name, weight.shape))
     }
-    return allocate(model, allowed, target_bytes(model, request.target), keys)
+    return allocate(model, allowed, limit, keys)
 
 
-def _allowed(curve: Curve, request: Request) -> Curve:
+def _allowed(curve: Curve, request: Request, small: bool) -> Curve:
+    """The choices that the request leaves; codebook types only where the file is `small`."""
     fixed = request.overrides.get(curve.name)
-    return curve.without(request.floor) if fixed is None else curve.only(fixed)
+    if fixed is not None:
+        return curve.only(fixed)
+    wanted = curve.at_least(request.floor)
+    return wanted if small else wanted.without_codebooks()
 
 
 def _metadata(request: Request, guidance: Guidance) -> Metadata:

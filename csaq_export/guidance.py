@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from csaq_export.budget.curve import Curve, ladder, measure_curve
+from csaq_export.budget.curve import LADDER, Curve, ladder, measure_curve
 from csaq_export.budget.probe import make_probe
 from csaq_export.budget.solver import Option
 from csaq_export.calibration import Calibration, read_calibration
@@ -31,6 +31,8 @@ Report = Callable[[str, int, int], None]
 HELD_SHARE = 8
 # Windows per batch follow from this: enough for full speed, little beside a model's weights.
 TOKENS_AT_ONCE = 2048
+# Windows on which each tensor is measured: a forward pass per tensor is the cost.
+PROBE_WINDOWS = 6
 _SAMPLE_BYTES = 1 << 20
 
 
@@ -108,7 +110,8 @@ def model_digest(folder: Path) -> str:
 def curves(guidance: Guidance, report: Report) -> dict[str, Curve]:
     """The Curve of every matrix: predicted from curvature, scaled by one measurement each."""
     names = list(guidance.sensitivities)
-    stored = guidance.work.load("curves", guidance.fingerprint)
+    fingerprint = {**guidance.fingerprint, "types": ",".join(t.name for t in LADDER)}
+    stored = guidance.work.load("curves", fingerprint)
     if stored is None:
         done = itertools.count(1)
 
@@ -122,7 +125,7 @@ def curves(guidance: Guidance, report: Report) -> dict[str, Curve]:
         stored = {
             name: _as_tensor(curve.scaled(factors[name])) for name, curve in predicted.items()
         }
-        guidance.work.save("curves", guidance.fingerprint, stored)
+        guidance.work.save("curves", fingerprint, stored)
     return {name: _from_tensor(name, stored[name]) for name in names}
 
 
@@ -134,20 +137,20 @@ def _curve(guidance: Guidance, name: str) -> Curve:
 def measured_factors(
     guidance: Guidance, predicted: dict[str, Curve], report: Report
 ) -> dict[str, float]:
-    """Measured over predicted divergence when one tensor alone is stored as its smallest type.
+    """Measured over predicted divergence when one tensor alone is stored as a small type.
 
     Curvature knows a layer's outputs but not how errors at different tokens and layers
     meet; one measurement per tensor tells.
     """
-    batch = max(1, min(8, len(guidance.held.tokens)))
-    probe = make_probe(guidance.model.model, guidance.held.tokens, batch)
+    probe = make_probe(guidance.model.model, guidance.held.tokens[:PROBE_WINDOWS], 2)
     factors = {}
     for i, (name, curve) in enumerate(predicted.items()):
         report("measuring tensors", i, len(predicted))
         original = guidance.model.read(name)
         sensitivity = guidance.sensitivities[name]
-        packed = encode_guided(original, curve.types[0], sensitivity, n_sweep=0)
-        rounded = decode(packed, curve.types[0])
+        small = GGMLType.Q2_K if GGMLType.Q2_K in curve.types else curve.types[0]
+        packed = encode_guided(original, small, sensitivity, n_sweep=0)
+        rounded = decode(packed, small)
         guidance.model.write(name, rounded)
         expected = max(sensitivity.loss(rounded - original), 1e-30)
         factors[name] = max(probe.divergence(), 0.0) / expected

@@ -29,7 +29,7 @@ _OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
     click.option("--effort", type=click.Choice(EFFORTS), default="normal", show_default=True,
                  help="How long to refine the rounding."),
-    click.option("--floor", default="Q2_K", show_default=True, help="Least type of any matrix."),
+    click.option("--floor", default="IQ2_XXS", show_default=True, help="Least type of any matrix."),
     click.option("--tensor-type", multiple=True, metavar="NAME=TYPE",
                  help="Fix one tensor's type."),
     click.option("--work-dir", type=click.Path(path_type=Path, file_okay=False),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from csaq_export.budget.solver import Option
-from csaq_export.quantize import decode
+from csaq_export.quantize import GRID_FORMATS, decode
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.sensitivity import Sensitivity
 from csaq_export.write_gguf import padded
@@ -19,8 +19,23 @@ from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 
 T = GGMLType
-# From small to large; what stock kernels of every back end know.
-LADDER = (T.Q2_K, T.Q3_K, T.IQ4_XS, T.Q4_K, T.Q5_K, T.Q6_K, T.Q8_0)
+# From small to large.
+LADDER = (
+    T.IQ2_XXS,
+    T.IQ2_XS,
+    T.IQ2_S,
+    T.Q2_K,
+    T.IQ3_XXS,
+    T.Q3_K,
+    T.IQ3_S,
+    T.IQ4_XS,
+    T.Q4_K,
+    T.Q5_K,
+    T.Q6_K,
+    T.Q8_0,
+)
+# Closest for their size, but CPUs decode them at half the speed.
+CODEBOOKS = frozenset(GRID_FORMATS)
 # For rows that do not divide into super-blocks.
 SMALL_BLOCK_LADDER = (T.IQ4_NL, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0)
 MAX_SAMPLED_ROWS = 256
@@ -39,7 +54,12 @@ class Curve:
         options = tuple(Option(option.n_bytes, option.cost * factor) for option in self.options)
         return Curve(self.name, self.types, options)
 
-    def without(self, floor: GGMLType) -> "Curve":
+    def without_codebooks(self) -> "Curve":
+        """The same without the codebook types, if others remain."""
+        kept = [i for i, t in enumerate(self.types) if t not in CODEBOOKS]
+        return self._kept(kept) if kept else self
+
+    def at_least(self, floor: GGMLType) -> "Curve":
         """The same without types of fewer bits than `floor`; the largest always stays."""
         least = min(LAYOUTS[floor].bpw, LAYOUTS[self.types[-1]].bpw)
         return self._kept([i for i, t in enumerate(self.types) if LAYOUTS[t].bpw >= least])
