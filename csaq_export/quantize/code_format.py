@@ -6,10 +6,9 @@ formats that round several weights at once to a grid are in `grid_format`.
 
 from dataclasses import dataclass
 
-from csaq_runtime.formats import GGMLType
-
 from csaq_export.quantize import iq4_layout, k_layout, legacy_layout
 from csaq_export.quantize.legacy_layout import Pack, Unpack
+from csaq_runtime.formats import GGMLType
 
 # kvalues_iq4nl of ggml-common.h: the levels of IQ4_NL and IQ4_XS.
 IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)

@@ -1,14 +1,14 @@
 """Packed ggml blocks → float32 weights on any device, bit-equal to `csaq_runtime.formats`."""
 
 import torch
-from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import LAYOUTS, GGMLType
 
 from csaq_export.quantize.code_format import CODE_FORMATS
 from csaq_export.quantize.float_bytes import FLOAT_TYPES, decode_float
 from csaq_export.quantize.grid_format import GRID_FORMATS
 from csaq_export.quantize.grid_rounding import dequantize_grid
 from csaq_export.quantize.rounding import dequantize_codes
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import LAYOUTS, GGMLType
 
 
 def decode(blocks: torch.Tensor, ggml_type: GGMLType) -> torch.Tensor:

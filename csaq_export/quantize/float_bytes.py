@@ -1,10 +1,10 @@
 """F32, F16 and BF16: weights ↔ little-endian bytes, rounded to the nearest, ties to even."""
 
 import torch
-from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import GGMLType
 
 from csaq_export.quantize.bits import F16_MAX
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import GGMLType
 
 FLOAT_TYPES: dict[GGMLType, torch.dtype] = {
     GGMLType.F32: torch.float32,

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from csaq_runtime.formats import GGMLType
-from csaq_runtime.formats.grids import grid
 
 from csaq_export.quantize import grid_layout
 from csaq_export.quantize.block_params import BlockParams
 from csaq_export.quantize.grid_layout import GridCodes, Unpacked
+from csaq_runtime.formats import GGMLType
+from csaq_runtime.formats.grids import grid
 
 TOP_SCALE = 15
 

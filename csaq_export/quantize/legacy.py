@@ -5,10 +5,10 @@ it becomes half precision (`quantize_row_q4_0_ref` and its siblings in ggml-quan
 """
 
 import torch
-from csaq_runtime.formats import GGMLType
 
 from csaq_export.quantize.block_params import BlockParams
 from csaq_export.quantize.code_format import CODE_FORMATS
+from csaq_runtime.formats import GGMLType
 
 PLAIN_TYPES = (GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.Q5_0, GGMLType.Q5_1, GGMLType.Q8_0)
 

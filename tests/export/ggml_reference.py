@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+
 from csaq_runtime.formats import GGMLType, row_bytes
 
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from csaq_runtime.errors import ModelError, UsageError
 from safetensors.torch import load_file, save_file
 
 from csaq_export.hf_folder import find_tensors, open_folder, rotary_order
 from csaq_export.pipeline import Conversion, convert
 from csaq_export.source import open_model
+from csaq_runtime.errors import ModelError, UsageError
 from tests.export.models import build_model, byte_level_tokenizer, save_folder
 
 

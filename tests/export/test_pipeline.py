@@ -8,13 +8,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from csaq_runtime.errors import ModelError, ResourceError, UsageError
-from csaq_runtime.formats import GGMLType
-from csaq_runtime.gguf import open_gguf
 from safetensors.torch import load_file, save_file
 
 from csaq_export import pipeline
 from csaq_export.pipeline import Conversion, Progress, convert, plan
+from csaq_runtime.errors import ModelError, ResourceError, UsageError
+from csaq_runtime.formats import GGMLType
+from csaq_runtime.gguf import open_gguf
 from tests.export.models import CONFIGS, save_folder
 
 

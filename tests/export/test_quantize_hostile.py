@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import GGMLType
 
 from csaq_export.quantize import CODE_FORMATS, decode, encode
 from csaq_export.quantize.grid_format import GRID_FORMATS
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import GGMLType
 
 TYPES = sorted({**CODE_FORMATS, **GRID_FORMATS}, key=lambda ggml_type: ggml_type.name)
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from csaq_runtime.formats import LAYOUTS, GGMLType, dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from csaq_export.quantize import CODE_FORMATS, BlockParams, decode
 from csaq_export.quantize.bits import pack_bits, unpack_bits
 from csaq_export.quantize.grid_format import GRID_FORMATS
 from csaq_export.quantize.grid_layout import GridCodes
+from csaq_runtime.formats import LAYOUTS, GGMLType, dequantize
 
 TYPES = sorted(CODE_FORMATS, key=lambda ggml_type: ggml_type.name)
 

@@ -4,14 +4,14 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from csaq_runtime.errors import ModelError
-from csaq_runtime.formats import GGMLType
 from gguf import quants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from csaq_export.quantize import decode, encode
+from csaq_runtime.errors import ModelError
+from csaq_runtime.formats import GGMLType
 
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from csaq_runtime.formats import GGMLType
 
 from csaq_export.quantize import CODE_FORMATS, decode, encode
 from csaq_export.quantize.grid_format import GRID_FORMATS
+from csaq_runtime.formats import GGMLType
 
 SCRIPT = Path(__file__).with_name("ggml_reference.py")
 CODES = [ggml_type.name for ggml_type in CODE_FORMATS]

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from csaq_runtime.errors import ModelError
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from csaq_export.arch.rope import read_rope
 from csaq_export.config import Config
+from csaq_runtime.errors import ModelError
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from csaq_runtime.errors import ModelError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from csaq_export.safetensors_file import read_tensors
+from csaq_runtime.errors import ModelError
 
 
 def write(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:

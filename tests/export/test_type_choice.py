@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from csaq_runtime.errors import UsageError
-from csaq_runtime.formats import LAYOUTS, GGMLType
 
 from csaq_export.presets import ALIASES, PRESETS, find_preset
 from csaq_export.type_choice import Body, Shape, choose_types, fitting
+from csaq_runtime.errors import UsageError
+from csaq_runtime.formats import LAYOUTS, GGMLType
 from tests.export.bodies import BODIES, body_shapes, runs
 
 ANSWERS = json.loads((Path(__file__).parent / "preset_types.json").read_text())

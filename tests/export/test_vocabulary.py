@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from csaq_runtime.errors import TokenizerError
 
 from csaq_export.config import Config
 from csaq_export.vocabulary import vocabulary_metadata
 from csaq_export.vocabulary.pre_tokenizer import pre_tokenizer_name
 from csaq_export.vocabulary.tokens import TokenType
+from csaq_runtime.errors import TokenizerError
 from tests.export.models import (
     SPLITS,
     byte_level_tokenizer,

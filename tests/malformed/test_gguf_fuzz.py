@@ -6,7 +6,6 @@ from pathlib import Path
 
 from csaq_runtime.errors import GGUFError
 from csaq_runtime.gguf import GGUFFile, open_gguf
-
 from tests.malformed.hostile import SOUND, u32, u64
 
 N_MUTANT = 20_000

@@ -6,9 +6,9 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+
 from csaq_runtime.errors import GGUFError
 from csaq_runtime.gguf import open_gguf
-
 from tests.malformed.hostile import HOSTILE, N_SOUND, SOUND, Case
 
 

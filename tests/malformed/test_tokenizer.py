@@ -8,6 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+
 from csaq_runtime.errors import CsaqError, GGUFError, TokenizerError
 from csaq_runtime.gguf import open_gguf
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
