@@ -20,6 +20,7 @@ COMMANDS = {
     "eval": ("csaq_cli.eval", "Measure files: perplexity, and divergence from a baseline."),
     "frontier": ("csaq_cli.frontier", "Picture what each size costs, beside llama-quantize."),
     "bench": ("csaq_cli.bench", "Measure how fast a GGUF runs, beside llama-bench if you like."),
+    "warmup": ("csaq_cli.warmup", "Compile all kernels for this processor now."),
 }
 
 

@@ -17,6 +17,7 @@ from csaq_runtime.cache import KVCache
 from csaq_runtime.errors import UsageError
 from csaq_runtime.gguf import GGUFFile, open_gguf
 from csaq_runtime.hparams import HParams, read_hparams
+from csaq_runtime.kernels.dispatch import MATRIX_TYPES
 from csaq_runtime.kernels.native_step import native_serve
 from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
@@ -24,6 +25,7 @@ from csaq_runtime.sample import Sampler, Sampling
 from csaq_runtime.step import Stepper
 from csaq_runtime.threads import ThreadPool, default_threads
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
+from csaq_runtime.warmup import compile_modules, missing_modules, needed_modules
 
 DEFAULT_N_CTX, MAX_N_CTX, MAX_N_BATCH = 4096, 2**20, 2**16
 OUTPUT_BYTES = 64 * 2**20
@@ -93,6 +95,7 @@ class Engine:
             cache, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch)
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())
             n_threads = default_threads(weight_bytes) if n_threads is None else n_threads
+            _prepare_kernels(file)
             pool = ThreadPool(n_threads, native_serve())
             model = load_model(file, hparams, pool.n_thread, progress)
             file.release()
@@ -213,6 +216,14 @@ class Engine:
             )
         if not (min(ids) >= 0 and max(ids) < self.hparams.n_vocab):
             raise UsageError(f"token ids must be 0 … {self.hparams.n_vocab - 1}")
+
+
+def _prepare_kernels(file: GGUFFile) -> None:
+    """On the first start with these kernels: compile those that the file needs, all at once."""
+    matrices = {info.type for info in file.tensors.values() if len(info.shape) == 2}
+    missing = missing_modules(needed_modules(matrices & MATRIX_TYPES))
+    if len(missing) > 1:
+        compile_modules(missing)
 
 
 def _sized(

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
+from csaq_cli.bench import bench
 from csaq_cli.convert import convert
 from csaq_cli.eval import eval as evaluate
 from csaq_cli.frontier import frontier
@@ -19,6 +20,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
     ("guide", "command"),
     [
         ("run.md", run),
+        ("bench.md", bench),
         ("convert.md", convert),
         ("eval.md", evaluate),
         ("frontier.md", frontier),

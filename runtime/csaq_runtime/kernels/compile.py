@@ -22,6 +22,7 @@ import llvmlite.binding as llvm
 
 from csaq_runtime.simd.target import Target
 
+_SOURCE_DIGITS = 16
 _DIGEST_SIZE = hashlib.sha256().digest_size
 _engines: list[Any] = []  # loaded code lives as long as the process: nothing may free it
 _lock = Lock()
@@ -34,7 +35,7 @@ def load_module(name: str, target: Target, build: Callable[[], Any]) -> Callable
     cached. Returns a function from entry-point name to address.
     """
     with _lock:
-        path = _cache_folder() / f"{name}-{_key(target)}.o"
+        path = object_path(name, target)
         code = _read(path)
         if code is None:
             code = machine_code(build(), target)
@@ -95,12 +96,29 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-def _key(target: Target) -> str:
-    parts = (source_hash(), llvmlite.__version__, target.triple, target.cpu, target.feature_string)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+def object_path(name: str, target: Target) -> Path:
+    """Where the cache keeps a module's object: name, hash of the sources, hash of the target."""
+    parts = (llvmlite.__version__, target.triple, target.cpu, target.feature_string)
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return cache_folder() / f"{name}-{source_hash()[:_SOURCE_DIGITS]}-{key}.o"
 
 
-def _cache_folder() -> Path:
+def delete_outdated() -> int:
+    """Delete the objects that other versions of the sources left; returns how many.
+
+    Harmless while such a version runs: its code is in memory, and it would only compile again.
+    """
+    current, n = source_hash()[:_SOURCE_DIGITS], 0
+    for path in cache_folder().glob("*.o"):
+        if path.stem.split("-")[-2:-1] != [current]:
+            with suppress(OSError):
+                path.unlink()
+                n += 1
+    return n
+
+
+def cache_folder() -> Path:
+    """Where objects are kept."""
     chosen = os.environ.get("CSAQ_CACHE_DIR")
     if chosen:
         return Path(chosen) / "kernels"

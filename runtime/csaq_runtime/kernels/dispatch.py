@@ -45,6 +45,9 @@ EXPANDED_TYPES = frozenset(
 MATRIX_TYPES = frozenset(_FORMATS) | EXPANDED_TYPES
 """Types a weight matrix may have."""
 
+ACTIVATION_NAME = "activation"
+"""The packing kernels' name in the object cache."""
+
 
 @dataclass(frozen=True)
 class KernelEntry:
@@ -87,5 +90,5 @@ def quantize_address(kind: Activation, target: Target | None = None) -> int:
 
 @cache
 def _pack_entries(target: Target) -> dict[Activation, int]:
-    address = load_module("activation", target, lambda: build_pack_module(target))
+    address = load_module(ACTIVATION_NAME, target, lambda: build_pack_module(target))
     return {kind: address(f"quantize_{kind.value}") for kind in Activation}

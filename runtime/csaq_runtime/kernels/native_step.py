@@ -14,6 +14,11 @@ from csaq_runtime.simd.target import host_target
 ENTRY = "csaq_serve"
 
 
+def step_name() -> str:
+    """The step's name in the object cache."""
+    return f"step-numba-{version('numba')}"
+
+
 def _emit() -> str:
     from csaq_runtime.kernels.serve import emit_serve
 
@@ -23,7 +28,7 @@ def _emit() -> str:
 @cache
 def native_serve() -> Callable[[int, int, int], int]:
     """`serve(address of a mailbox, thread, seen)`; see `kernels/serve.py`."""
-    address = load_module(f"step-numba-{version('numba')}", host_target(), _emit)(ENTRY)
+    address = load_module(step_name(), host_target(), _emit)(ENTRY)
     function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 5)(address)
 
     def serve(mailbox: int, thread: int, seen: int) -> int:

@@ -1,0 +1,77 @@
+"""Kernels for the object cache, compiled by several processes at once.
+
+One process compiles one module at a time, because llvmlite locks LLVM; so a cold start hands the
+modules that a model needs to processes of their own: `python -m csaq_runtime.warmup NAME`.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from csaq_runtime.formats import GGMLType
+from csaq_runtime.kernels.activation import Activation
+from csaq_runtime.kernels.compile import object_path
+from csaq_runtime.kernels.dispatch import (
+    ACTIVATION_NAME,
+    MATRIX_TYPES,
+    kernel_for,
+    quantize_address,
+    weight_format,
+)
+from csaq_runtime.kernels.native_step import native_serve, step_name
+from csaq_runtime.simd.target import host_target
+from csaq_runtime.threads import available_cores
+
+Progress = Callable[[int, int], None]
+"""Called with (modules compiled, modules in all)."""
+
+
+def needed_modules(types: Iterable[GGMLType]) -> list[str]:
+    """Names of the modules that a model with matrices of `types` runs on, longest first."""
+    return [step_name(), *sorted({weight_format(kind).name for kind in types}), ACTIVATION_NAME]
+
+
+def all_modules() -> list[str]:
+    """Names of all modules."""
+    return needed_modules(MATRIX_TYPES)
+
+
+def missing_modules(names: Iterable[str]) -> list[str]:
+    """Those that the cache does not hold for this processor."""
+    return [name for name in names if not object_path(name, host_target()).exists()]
+
+
+def compile_modules(names: list[str], progress: Progress | None = None) -> None:
+    """Compile modules into the cache, as many at once as there are cores.
+
+    A process that fails leaves its module out: whoever needs it compiles it for himself.
+    """
+    with ThreadPoolExecutor(available_cores()) as pool:
+        futures = [pool.submit(_compile_apart, name) for name in names]
+        for n_done, _ in enumerate(as_completed(futures), 1):
+            if progress is not None:
+                progress(n_done, len(names))
+
+
+def _compile_apart(name: str) -> None:
+    package = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *sys.path])}
+    command = [sys.executable, "-m", "csaq_runtime.warmup", name]
+    subprocess.run(command, env=environment, check=False, capture_output=True)
+
+
+def _compile_here(name: str) -> None:
+    """Load a module, which compiles it if the cache does not hold it."""
+    if name == step_name():
+        native_serve()
+    elif name == ACTIVATION_NAME:
+        quantize_address(Activation.FLOAT32)
+    else:
+        kernel_for(next(kind for kind in MATRIX_TYPES if weight_format(kind).name == name))
+
+
+if __name__ == "__main__":
+    _compile_here(sys.argv[1])
