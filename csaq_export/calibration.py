@@ -59,7 +59,7 @@ def read_calibration(
     if tokenizer.bos_token_id is not None:
         # Models attend to whatever comes first; in use that is the beginning-of-text token.
         tokens[:, 0] = tokenizer.bos_token_id
-    return Calibration(tokens, path.name, hashlib.sha256(tokens.numpy()).hexdigest(), seed)
+    return Calibration(tokens, path.name, hashlib.sha256(tokens.numpy().tobytes()).hexdigest(), seed)
 
 
 # A pool a few times larger than needed keeps the draw spread over the text.

@@ -72,14 +72,15 @@ def load_torch_model(folder: Path) -> TorchModel:
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
     family = family_of(config)
     h = read_hparams(config, family)
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: transformers cannot load it: {error}") from error
-    model.eval().requires_grad_(False)
+    model.eval()  # type: ignore[no-untyped-call]
+    model.requires_grad_(False)
     model.config.use_cache = False
     return TorchModel(model, {slot.name: slot for slot in slots(family, h)}, h.tied)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +80,6 @@ def join(blocks: Sequence[Coded]) -> Coded:
         shaped = [part.reshape(n_row, -1, *part.shape[1:]) for part in parts]
         return torch.cat(shaped, 1).flatten(0, 1)
 
-    names = ("d", "scales", "dmin", "mins")
-    params = replace(blocks[0].params, **{name: side_by_side(name) for name in names})
+    joined: dict[str, Any] = {name: side_by_side(name) for name in ("d", "scales", "dmin", "mins")}
+    params = replace(blocks[0].params, **joined)
     return Coded(torch.cat([block.codes for block in blocks], 1), params, blocks[0].type)

@@ -5,6 +5,7 @@ Starts from any rounding and never raises Δw·H·Δwᵀ. Source of the idea: CD
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def _refit_factors(weight: Tensor, coded: Coded, curvature: Tensor) -> Coded:
     """Newton step on `d` (and `dmin`) of every super-block, kept in half precision if it helps."""
     size, n_block = coded.format.block_size, coded.n_block
     params = coded.params
-    factors = {"d": params.d, "dmin": params.dmin}
+    factors: dict[str, Any] = {"d": params.d, "dmin": params.dmin}
     directions = _directions(coded)
     shape = (coded.codes.shape[0], n_block)
     change = coded.weight() - weight

@@ -29,7 +29,8 @@ def compensation(curvature: Tensor) -> Tensor:
     diagonal[diagonal <= 0] = mean
     diagonal += DAMPING * mean
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    upper: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return upper.float()
 
 
 def round_with_feedback(weight: Tensor, ggml_type: GGMLType, curvature: Tensor) -> Coded:
