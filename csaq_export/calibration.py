@@ -59,7 +59,8 @@ def read_calibration(
     if tokenizer.bos_token_id is not None:
         # Models attend to whatever comes first; in use that is the beginning-of-text token.
         tokens[:, 0] = tokenizer.bos_token_id
-    return Calibration(tokens, path.name, hashlib.sha256(tokens.numpy().tobytes()).hexdigest(), seed)
+    digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
+    return Calibration(tokens, path.name, digest, seed)
 
 
 # A pool a few times larger than needed keeps the draw spread over the text.
