@@ -28,7 +28,7 @@ class OracleError(Exception):
 
 
 def logits(path: Path, *sequences: Sequence[int]) -> NDArray[np.float32]:
-    """Logits of every position of each sequence, in a fresh context each: float32 [n, n_vocab]."""
+    """Logits of every position of each sequence, each from an empty cache: float32 [n, n_vocab]."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "logits.npy")
         rows = [[int(i) for i in ids] for ids in sequences]
@@ -88,7 +88,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "init_from_model": (ctypes.c_void_p, [ctypes.c_void_p, _Params]),
     "batch_init": (_Batch, [ctypes.c_int32] * 3),
     "decode": (ctypes.c_int32, [ctypes.c_void_p, _Batch]),
-    "free": (None, [ctypes.c_void_p]),
+    "get_memory": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "memory_clear": (None, [ctypes.c_void_p, ctypes.c_bool]),
     "get_logits": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
     "model_get_vocab": (ctypes.c_void_p, [ctypes.c_void_p]),
     "vocab_n_tokens": (ctypes.c_int32, [ctypes.c_void_p]),
@@ -131,7 +132,8 @@ def _context(library: ctypes.CDLL, model: int, n_token: int) -> int:
     params = library.llama_context_default_params()
     for word in (_N_CTX, _N_BATCH, _N_UBATCH):
         params.word[word] = n_token
-    params.word[_N_THREADS] = params.word[_N_THREADS_BATCH] = 2
+    # One: on a busy machine ggml's threads spend their time waiting for each other.
+    params.word[_N_THREADS] = params.word[_N_THREADS_BATCH] = 1
     params.word[_FLASH_ATTN] = params.word[_TYPE_K] = params.word[_TYPE_V] = 0
     return int(library.llama_init_from_model(model, params))
 
@@ -149,14 +151,14 @@ def _child_logits(path: str, sequences: list[list[int]], out: str) -> None:
     library = _library()
     model = _load(library, path)
     n_vocab = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
+    context = _context(library, model, max(len(ids) for ids in sequences))
     tables = []
     for ids in sequences:
-        context = _context(library, model, len(ids))
+        library.llama_memory_clear(library.llama_get_memory(context), True)
         if library.llama_decode(context, _batch(library, ids)):
             raise OracleError("llama_decode failed")
         table = np.ctypeslib.as_array(library.llama_get_logits(context), (len(ids), n_vocab))
         tables.append(table.copy())
-        library.llama_free(context)
     np.save(out, np.concatenate(tables))
 
 
