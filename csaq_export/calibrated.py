@@ -4,11 +4,10 @@ guide          calibrate: statistics → sensitivities
 curves         what each type would cost each tensor
 allocate       types per tensor within the size
 round_tensors  scale search, error feedback, descent → packed blocks in the work dir
+closer         measured against the stock preset of the size, the closer one stays
 refine         at the best effort: scales and norms tuned to the original's predictions
 """
 
-import hashlib
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,26 +15,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from csaq_export.budget.allocate import allocate, target_bytes
 from csaq_export.budget.curve import Curve
 from csaq_export.budget.target import Target
-from csaq_export.guidance import TOKENS_AT_ONCE, Calibrating, Guidance, curves, guide
+from csaq_export.guidance import Calibrating, Guidance, curves, guide
 from csaq_export.metadata import Metadata, f32, text, u32
 from csaq_export.model import Model
-from csaq_export.parallel import in_parallel
 from csaq_export.pipeline import Conversion, Progress, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_model
-from csaq_export.quantize.guided import encode_guided
+from csaq_export.rival import closer, rival_preset
+from csaq_export.rounded import Rounded, refine, round_tensors
 from csaq_export.source import download, open_model
-from csaq_export.tuning import Packed, Schedule, tune
 from csaq_export.type_choice import Shape, is_quantizable
 from csaq_export.workdir import WorkDir
 from csaq_export.write_gguf import check_place, front_matter, new_file, write_rows
-from csaq_runtime.errors import ModelError, UsageError
+from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import GGMLType
 
 # Sweeps of coordinate descent after error feedback.
@@ -47,8 +43,6 @@ TUNING_STEPS = {"fast": 0, "normal": 0, "best": 120}
 
 
 Report = Callable[[str, int, int], None]
-# The bytes of a tensor as they go into the file, uint8 [n, row_bytes], by name; None as usual.
-Final = Callable[[str], Tensor | None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -78,9 +72,13 @@ def convert_calibrated(
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Plan:
     """Write the GGUF and return its plan; raises UsageError, ModelError or ResourceError."""
-    with _guided(conversion, request, report) as (guidance, plan):
-        stages = round_tensors(plan, guidance, SWEEPS[request.effort], report)
-        final = refine(plan, guidance, stages, TUNING_STEPS[request.effort], report)
+    n_sweep = SWEEPS[request.effort]
+    with _guided(conversion, request, report) as (guidance, model, plan):
+        rounded = round_tensors(plan, guidance, n_sweep, report)
+        if request.target is not None and request.effort != "fast" and not request.overrides:
+            rival = rival_preset(model, target_bytes(model, request.target), request.floor)
+            plan, rounded = closer(guidance, (plan, rounded), rival, n_sweep, report)
+        final = refine(plan, guidance, rounded, TUNING_STEPS[request.effort], report)
         with new_file(conversion.out, plan.n_bytes, conversion.force) as file:
             file.write(front_matter(plan.metadata, plan.tensors))
             for tensor in plan.tensors:
@@ -91,20 +89,20 @@ def convert_calibrated(
 
 def plan_calibrated(conversion: Conversion, request: Request, report: Report = silent) -> Plan:
     """What `convert_calibrated` would write: calibrates, but rounds and writes nothing."""
-    with _guided(conversion, request, report) as (_, plan):
+    with _guided(conversion, request, report) as (_, _, plan):
         return plan
 
 
 @contextmanager
 def _guided(
     conversion: Conversion, request: Request, report: Report
-) -> Iterator[tuple[Guidance, Plan]]:
+) -> Iterator[tuple[Guidance, Model, Plan]]:
     """The calibrated model and its plan; weights can be read inside the context."""
     folder = local_folder(conversion)
     check_place(conversion.out, 0, conversion.force)
     with open_model(conversion.source, conversion.revision) as model, _work(request) as work:
         guidance = guide(folder, request.calibrating, work, report)
-        yield guidance, _plan(model, conversion, request, guidance, report)
+        yield guidance, model, _plan(model, conversion, request, guidance, report)
 
 
 def local_folder(conversion: Conversion) -> Path:
@@ -179,80 +177,8 @@ def _metadata(request: Request, guidance: Guidance) -> Metadata:
     return keys
 
 
-def round_tensors(
-    plan: Plan,
-    guidance: Guidance,
-    n_sweep: int,
-    report: Report,
-) -> dict[str, str]:
-    """Round every matrix with a sensitivity into a stage of the work dir; its name by tensor."""
-    wanted = [tensor for tensor in plan.tensors if tensor.name in guidance.sensitivities]
-    done = itertools.count(1)
-
-    def round_one(tensor: TensorPlan) -> str:
-        stage = f"rounded-{tensor.name}-{tensor.type.name}-{n_sweep}"
-        if guidance.work.load(stage, guidance.fingerprint) is None:
-            packed = _rounded(tensor, guidance, n_sweep)
-            guidance.work.save(stage, guidance.fingerprint, {"packed": packed})
-        report("rounding", next(done), len(wanted))
-        return stage
-
-    stages = in_parallel(round_one, wanted, guidance.device)
-    return {tensor.name: stage for tensor, stage in zip(wanted, stages, strict=True)}
-
-
-def _rounded(tensor: TensorPlan, guidance: Guidance, n_sweep: int) -> Tensor:
-    weight = guidance.model.read(tensor.name).to(guidance.device)
-    try:
-        sensitivity = guidance.sensitivities[tensor.name]
-        return encode_guided(weight, tensor.type, sensitivity, n_sweep)
-    except ModelError as error:
-        raise ModelError(f"{tensor.name}: {error}", error.hint) from error
-
-
-def refine(
-    plan: Plan, guidance: Guidance, stages: Mapping[str, str], n_step: int, report: Report
-) -> Final:
-    """Tune scales and norms for `n_step` steps; gives the bytes to write by tensor name."""
-
-    def rounded(name: str) -> Tensor | None:
-        stage = stages.get(name)
-        stored = None if stage is None else guidance.work.load(stage, guidance.fingerprint)
-        return None if stored is None else stored["packed"]
-
-    if n_step == 0:
-        return rounded
-    types = "".join(f"{tensor.name}{tensor.type.name}" for tensor in plan.tensors)
-    stage = f"tuned-{n_step}-{hashlib.sha256(types.encode()).hexdigest()[:16]}"
-    tuned = guidance.work.load(stage, guidance.fingerprint)
-    if tuned is None:
-        tuned = _tuned(plan, guidance, rounded, n_step, report)
-        guidance.work.save(stage, guidance.fingerprint, tuned)
-    return tuned.get
-
-
-def _tuned(
-    plan: Plan,
-    guidance: Guidance,
-    rounded: Final,
-    n_step: int,
-    report: Report,
-) -> dict[str, Tensor]:
-    packed = {
-        tensor.name: Packed(tensor.type, data)
-        for tensor in plan.tensors
-        for data in [rounded(tensor.name)]
-        if data is not None
-    }
-    batch_size = max(1, TOKENS_AT_ONCE // guidance.calibration.tokens.shape[1])
-    schedule = Schedule(n_step, batch_size, guidance.device)
-    found = tune(guidance.model, packed, guidance.calibration, guidance.held, schedule, report)
-    vectors = {name: v.cpu().view(torch.uint8)[None] for name, v in found.vectors.items()}
-    return {name: part.data for name, part in found.packed.items()} | vectors
-
-
-def _rows(tensor: TensorPlan, final: Final) -> Iterator[NDArray[np.uint8]]:
-    data = final(tensor.name)
+def _rows(tensor: TensorPlan, final: Rounded) -> Iterator[NDArray[np.uint8]]:
+    data = final.bytes_of(tensor.name)
     if data is None:
         yield from packed_rows(tensor)
     else:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from csaq_export import guidance
+from csaq_export.budget.allocate import allocate
 from csaq_export.budget.probe import make_probe
 from csaq_export.budget.target import Target
 from csaq_export.calibrated import TUNING_STEPS, Request, convert_calibrated, plan_calibrated
@@ -42,7 +43,7 @@ def conversion(folder, out, kind="Q4_0"):
     return Conversion(str(folder), out, kind, force=True)
 
 
-@pytest.mark.parametrize("bpw", [6.5, 7.5, 9.0])
+@pytest.mark.parametrize("bpw", [7.5, 9.0])
 def test_file_fills_its_budget_and_not_a_byte_more(folder, work, tmp_path, bpw):
     out = tmp_path / "out.gguf"
     plan = convert_calibrated(conversion(folder, out), request(folder, work, Target(bpw=bpw)))
@@ -151,3 +152,16 @@ def test_gguf_source_cannot_be_calibrated(folder, work, tmp_path):
         plan_calibrated(
             Conversion(str(out), tmp_path / "x", "Q4_0"), request(folder, work, Target(bpw=7.0))
         )
+
+
+def test_a_preset_that_is_closer_replaces_ours_and_says_so(folder, work, tmp_path, monkeypatch):
+    def wasteful(model, curves, limit, metadata):
+        return allocate(model, curves, int(0.75 * limit), metadata)
+
+    monkeypatch.setattr("csaq_export.calibrated.allocate", wasteful)
+    out = tmp_path / "out.gguf"
+    wanted = request(folder, work, Target(like="Q8_0"))
+    plan = convert_calibrated(conversion(folder, out), wanted)
+    assert plan.type == "Q8_0"
+    assert "closer on held-out text" in plan.notes[-1]
+    assert out.stat().st_size == plan.n_bytes

@@ -1,0 +1,56 @@
+"""Our file against the stock preset of its size, both rounded alike: the closer one stays."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from csaq_export.budget.probe import make_probe
+from csaq_export.guidance import PROBE_WINDOWS, Guidance
+from csaq_export.model import Model
+from csaq_export.plan import Plan, plan_model
+from csaq_export.presets import PRESETS
+from csaq_export.quantize import decode
+from csaq_export.rounded import Rounded, round_tensors
+from csaq_runtime.formats import LAYOUTS, GGMLType
+
+Report = Callable[[str, int, int], None]
+Candidate = tuple[Plan, Rounded]
+
+
+def rival_preset(model: Model, limit: int, floor: GGMLType) -> Plan | None:
+    """The largest preset of at most `limit` bytes without types below `floor`, if there is one."""
+    plans = (plan_model(model, name, importance=True) for name in PRESETS)
+    least = LAYOUTS[floor].bpw
+    fitting = [
+        plan
+        for plan in plans
+        if plan.n_bytes <= limit and all(LAYOUTS[t.type].bpw >= least for t in plan.tensors)
+    ]
+    return max(fitting, key=lambda plan: plan.n_bytes, default=None)
+
+
+def closer(
+    guidance: Guidance, ours: Candidate, rival: Plan | None, n_sweep: int, report: Report
+) -> Candidate:
+    """`ours`, unless the preset's types diverge less on held-out text; then those, with a note."""
+    if rival is None:
+        return ours
+    theirs = rival, round_tensors(rival, guidance, n_sweep, report)
+    mine, other = (measured(guidance, *candidate) for candidate in (ours, theirs))
+    if mine <= other:
+        return ours
+    note = f"stored as {rival.type}: closer on held-out text ({other:.5f} against {mine:.5f})"
+    return replace(rival, notes=(*rival.notes, note)), theirs[1]
+
+
+def measured(guidance: Guidance, plan: Plan, rounded: Rounded) -> float:
+    """KL divergence on held-out text of the model with a candidate's matrices."""
+    model = guidance.model
+    probe = make_probe(model.model, guidance.held.tokens[:PROBE_WINDOWS], 2)
+    packed = rounded.packed(plan)
+    originals = {name: model.read(name) for name in packed}
+    for name, part in packed.items():
+        model.write(name, decode(part.data, part.type))
+    found = probe.divergence()
+    for name, values in originals.items():
+        model.write(name, values)
+    return found

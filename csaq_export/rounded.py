@@ -1,0 +1,96 @@
+"""Plan + guidance → the bytes of every matrix, each a stage of the work dir."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from csaq_export.guidance import TOKENS_AT_ONCE, Guidance
+from csaq_export.parallel import in_parallel
+from csaq_export.plan import Plan, TensorPlan
+from csaq_export.quantize.guided import encode_guided
+from csaq_export.tuning import Packed, Schedule, tune
+from csaq_export.workdir import WorkDir
+from csaq_runtime.errors import ModelError
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Where each tensor's bytes are: `places` maps its name to a stage and a key in it."""
+
+    work: WorkDir
+    fingerprint: Mapping[str, str]
+    places: Mapping[str, tuple[str, str]]
+
+    def bytes_of(self, name: str) -> Tensor | None:
+        """uint8 [n_row, row_bytes] as they go into the file; None for tensors not rounded here."""
+        if name not in self.places:
+            return None
+        stage, key = self.places[name]
+        stored = self.work.load(stage, self.fingerprint)
+        assert stored is not None
+        return stored[key]
+
+    def packed(self, plan: Plan) -> dict[str, Packed]:
+        """All rounded matrices of `plan`."""
+        found = ((tensor, self.bytes_of(tensor.name)) for tensor in plan.tensors)
+        return {t.name: Packed(t.type, data) for t, data in found if data is not None}
+
+
+def round_tensors(plan: Plan, guidance: Guidance, n_sweep: int, report: Report) -> Rounded:
+    """Round every matrix with a sensitivity; those the work dir has are not made again."""
+    wanted = [tensor for tensor in plan.tensors if tensor.name in guidance.sensitivities]
+    done = itertools.count(1)
+
+    def round_one(tensor: TensorPlan) -> str:
+        stage = f"rounded-{tensor.name}-{tensor.type.name}-{n_sweep}"
+        if guidance.work.load(stage, guidance.fingerprint) is None:
+            packed = _round(tensor, guidance, n_sweep)
+            guidance.work.save(stage, guidance.fingerprint, {"packed": packed})
+        report("rounding", next(done), len(wanted))
+        return stage
+
+    stages = in_parallel(round_one, wanted, guidance.device)
+    places = {t.name: (stage, "packed") for t, stage in zip(wanted, stages, strict=True)}
+    return Rounded(guidance.work, guidance.fingerprint, places)
+
+
+def _round(tensor: TensorPlan, guidance: Guidance, n_sweep: int) -> Tensor:
+    weight = guidance.model.read(tensor.name).to(guidance.device)
+    try:
+        sensitivity = guidance.sensitivities[tensor.name]
+        return encode_guided(weight, tensor.type, sensitivity, n_sweep)
+    except ModelError as error:
+        raise ModelError(f"{tensor.name}: {error}", error.hint) from error
+
+
+def refine(
+    plan: Plan, guidance: Guidance, rounded: Rounded, n_step: int, report: Report
+) -> Rounded:
+    """Scales and norms tuned for `n_step` steps; `rounded` itself for none."""
+    if n_step == 0:
+        return rounded
+    types = "".join(f"{tensor.name}{tensor.type.name}" for tensor in plan.tensors)
+    stage = f"tuned-{n_step}-{hashlib.sha256(types.encode()).hexdigest()[:16]}"
+    tuned = guidance.work.load(stage, guidance.fingerprint)
+    if tuned is None:
+        tuned = _tuned(plan, guidance, rounded, n_step, report)
+        guidance.work.save(stage, guidance.fingerprint, tuned)
+    places = {name: (stage, name) for name in tuned}
+    return Rounded(guidance.work, guidance.fingerprint, places)
+
+
+def _tuned(
+    plan: Plan, guidance: Guidance, rounded: Rounded, n_step: int, report: Report
+) -> dict[str, Tensor]:
+    batch_size = max(1, TOKENS_AT_ONCE // guidance.calibration.tokens.shape[1])
+    schedule = Schedule(n_step, batch_size, guidance.device)
+    packed = rounded.packed(plan)
+    found = tune(guidance.model, packed, guidance.calibration, guidance.held, schedule, report)
+    vectors = {name: v.cpu().view(torch.uint8)[None] for name, v in found.vectors.items()}
+    return {name: part.data for name, part in found.packed.items()} | vectors
