@@ -38,7 +38,7 @@ LADDER = (
 CODEBOOKS = frozenset(GRID_FORMATS)
 # For rows that do not divide into super-blocks.
 SMALL_BLOCK_LADDER = (T.IQ4_NL, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0)
-MAX_SAMPLED_ROWS = 256
+MAX_SAMPLED_ROWS = 128
 
 
 @dataclass(frozen=True)
