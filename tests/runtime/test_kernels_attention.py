@@ -26,7 +26,7 @@ def attend(
         store_value(key + 4 * HEAD_PAD, values, kind, position, HEAD_PAD)
     head_cache = (keys, values, kind, row_bytes)
     rows, scratch = (n_query, n_head, HEAD_PAD), (scores, 4 * 160, totals)
-    attention.attend(query, head_cache, scratch, rows, n, np.float32(0.3))
+    attention.attend(query, head_cache, scratch, rows, n, 0.3)
 
 
 def expected(query: NDArray[np.float32], rows: NDArray[np.float32], n: int) -> NDArray[np.float64]:
