@@ -58,11 +58,15 @@ def read_request(options: Mapping[str, Any]) -> "Request | None":
             "any text like what the model will be used for, from about 100 kB",
         )
     from csaq_export.budget.target import Target, parse_size
-    from csaq_export.calibrated import Request
-    from csaq_export.guidance import Calibrating
 
     if "size" in sizes:
         sizes["size"] = parse_size(sizes["size"])
+    target = Target(**sizes) if sizes else None
+    floor = _type(options["floor"])
+    overrides = dict(_override(text) for text in options["tensor_type"])
+    from csaq_export.calibrated import Request
+    from csaq_export.guidance import Calibrating
+
     calibrating = Calibrating(
         source=options["calib"],
         n_sample=options["nsamples"],
@@ -70,14 +74,7 @@ def read_request(options: Mapping[str, Any]) -> "Request | None":
         seed=options["seed"],
         device=options["device"],
     )
-    return Request(
-        calibrating,
-        Target(**sizes) if sizes else None,
-        options["effort"],
-        _type(options["floor"]),
-        dict(_override(text) for text in options["tensor_type"]),
-        options["work_dir"],
-    )
+    return Request(calibrating, target, options["effort"], floor, overrides, options["work_dir"])
 
 
 def _override(text: str) -> tuple[str, GGMLType]:

@@ -68,11 +68,10 @@ def convert(
     """
     name, _ = find_preset(kind)
     with extra_installed("convert"):
+        request = read_request(calibration)
         from csaq_cli import plan_report
         from csaq_cli.progress import show_progress
         from csaq_export import pipeline
-
-        request = read_request(calibration)
 
     out = output or Path(default_name(model, _encoding_name(name, calibration)))
     if request is not None and imatrix is not None:
@@ -92,6 +91,8 @@ def convert(
     elif dry_run:
         plan_report.print_plan(plan, out)
     else:
+        if request is not None and not quiet:
+            plan_report.print_allocation(plan)
         plan_report.print_outcome(plan, out, quiet)
 
 

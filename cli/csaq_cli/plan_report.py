@@ -38,6 +38,18 @@ def print_outcome(plan: Plan, out: Path, quiet: bool) -> None:
     print(out)
 
 
+def print_allocation(plan: Plan) -> None:
+    """A line per layer with the type of each of its matrices, on standard error."""
+    grid: dict[str, dict[str, str]] = {}
+    for tensor in plan.tensors:
+        if len(tensor.weight.shape) == 2:
+            layer, _, kind = tensor.name.removesuffix(".weight").rpartition(".")
+            grid.setdefault(layer, {})[kind] = tensor.type.name
+    kinds = list(dict.fromkeys(kind for row in grid.values() for kind in row))
+    rows = [(layer, *(row.get(kind, "") for kind in kinds)) for layer, row in grid.items()]
+    print(render_table(("layer", *kinds), rows), file=sys.stderr)
+
+
 def _print_notes(plan: Plan) -> None:
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)

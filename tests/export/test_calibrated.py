@@ -145,6 +145,12 @@ def test_impossible_requests_are_explained(folder, work, tmp_path, target, overr
         )
 
 
+def test_windows_longer_than_the_context_are_refused(folder, work, tmp_path):
+    long = Calibrating(str(folder / "calib.txt"), 12, 4096, 0, "cpu")
+    with pytest.raises(UsageError, match="context has 128 tokens"):
+        plan_calibrated(conversion(folder, tmp_path / "x"), Request(long, Target(bpw=7.0)))
+
+
 def test_gguf_source_cannot_be_calibrated(folder, work, tmp_path):
     out = tmp_path / "f16.gguf"
     convert(conversion(folder, out, "F16"))
