@@ -120,7 +120,9 @@ def print_table(records: list[dict[str, object]]) -> None:
     keys = dict.fromkeys((r["preset"], r["text"]) for r in records)
     for preset, text in keys:
         rows = {r["maker"]: r for r in records if (r["preset"], r["text"]) == (preset, text)}
-        cells = [f"{rows[m]['kl']:.5f} ± {rows[m]['kl_error']:.5f}" for m in makers]
+        cells = [
+            f"{rows[m]['kl']:.5f} ± {rows[m]['kl_error']:.5f}" if m in rows else "–" for m in makers
+        ]
         change = float(str(rows["csaq"]["kl"])) / float(str(rows[makers[1]]["kl"])) - 1
         size = rows["csaq"]["bytes"]
         print(f"| {preset} | {size:,} | {text} | {' | '.join(cells)} | {change:+.0%} |")
