@@ -1,14 +1,8 @@
 """Forward and backward over calibration text → salience, coactivation and curvature."""
 
-from csaq_export.statistics.collect import (
-    EMBEDDING,
-    HEAD,
-    Collection,
-    Statistics,
-    collect,
-    layer_part,
-)
+from csaq_export.statistics.collect import collect
 from csaq_export.statistics.linear import LinearStatistics
+from csaq_export.statistics.stages import EMBEDDING, HEAD, Collection, Statistics, layer_part
 
 __all__ = [
     "EMBEDDING",

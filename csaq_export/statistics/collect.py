@@ -13,68 +13,32 @@ between the model and a perturbed copy, which is what a quantized file is judged
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from csaq_export.calibration import Calibration
-from csaq_export.statistics.decoder import Decoder, on_device, take_apart
-from csaq_export.statistics.linear import LinearStatistics, from_tensors, observe
+from csaq_export.statistics.decoder import on_device, take_apart
+from csaq_export.statistics.labels import sampled_labels
+from csaq_export.statistics.linear import LinearStatistics, lookup_statistics, observe
 from csaq_export.statistics.reduce import (
     highest_over_ranks,
-    rank_and_count,
-    sum_over_ranks,
     wait_for_ranks,
+)
+from csaq_export.statistics.stages import (
+    EMBEDDING,
+    HEAD,
+    Batches,
+    Collection,
+    Run,
+    Statistics,
+    layer_part,
+    stage_of,
 )
 from csaq_export.workdir import Fingerprint, WorkDir
 
-Batches = list[Tensor]
 Report = Callable[[str, int, int], None]
-HEAD, EMBEDDING = "head", "embedding"
-
-
-@dataclass(frozen=True)
-class Collection:
-    """How to collect: `batch_size` windows at once on `device`.
-
-    `share` > 0 counts coactivation among that share of outputs; `groups` assigns the
-    rows of a linear layer (by name; int64 [n_out]) to separate curvatures, one otherwise.
-    """
-
-    batch_size: int
-    device: torch.device
-    share: float
-    groups: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """The collected stages: `of(part)` reads one layer's, by linear module name."""
-
-    work: WorkDir
-    fingerprint: Fingerprint
-    n_layer: int
-
-    def parts(self) -> list[str]:
-        """Stage names: embedding, one per decoder layer, head."""
-        return [EMBEDDING, *(layer_part(i) for i in range(self.n_layer)), HEAD]
-
-    def of(self, part: str) -> dict[str, LinearStatistics]:
-        """Statistics of one part, by module name relative to the part ("" is the part itself)."""
-        tensors = self.work.load(_stage(part), self.fingerprint) or {}
-        names = sorted({name.rpartition("/")[0] for name in tensors})
-        return {name: from_tensors(tensors, f"{name}/") for name in names}
-
-
-def layer_part(index: int) -> str:
-    """Part name of decoder layer `index`."""
-    return f"layer-{index}"
-
-
-def _stage(part: str) -> str:
-    return f"statistics-{part}"
 
 
 def collect(
@@ -92,64 +56,15 @@ def collect(
     model.requires_grad_(False)
     decoder = take_apart(model, calibration.tokens.shape[1])
     fingerprint = {**fingerprint, **calibration.fingerprint, "batch": str(settings.batch_size)}
-    run = _Run(decoder, calibration, work, fingerprint, settings)
+    run = Run(decoder, calibration, work, fingerprint, settings)
     statistics = Statistics(work, fingerprint, len(decoder.layers))
-    if any(work.load(_stage(part), fingerprint) is None for part in statistics.parts()):
+    if any(work.load(stage_of(part), fingerprint) is None for part in statistics.parts()):
         _forward(run, report)
         _backward(run, report)
     return statistics
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What every step of one collection needs."""
-
-    decoder: Decoder
-    calibration: Calibration
-    work: WorkDir
-    fingerprint: Fingerprint
-    settings: Collection
-
-    def batches(self) -> list[tuple[int, Tensor]]:
-        """This rank's batches of token windows and their numbers among all."""
-        rank, n_rank = rank_and_count()
-        every = torch.split(self.calibration.tokens, self.settings.batch_size)
-        return list(enumerate(every))[rank::n_rank]
-
-    def keep(self, stage: str, batches: Batches) -> None:
-        """Store one boundary's activations or gradients of this rank."""
-        named = {f"{i:06}": batch for i, batch in enumerate(batches)}
-        self.work.save(self.own(stage), self._shared(), named)
-
-    def kept(self, stage: str) -> Batches | None:
-        """What `keep` stored, or None."""
-        named = self.work.load(self.own(stage), self._shared())
-        return None if named is None else [named[name] for name in sorted(named)]
-
-    def forget(self, stage: str) -> None:
-        """Drop what `keep` stored."""
-        self.work.drop(self.own(stage))
-
-    def finish(self, part: str, sums: dict[str, LinearStatistics]) -> None:
-        """Add up the ranks and store a part's statistics."""
-        tensors = {
-            f"{name}/{field}": tensor.cpu()
-            for name, linear in sorted(sums.items())
-            for field, tensor in linear.tensors().items()
-        }
-        sum_over_ranks(list(tensors.values()))
-        if rank_and_count()[0] == 0:
-            self.work.save(_stage(part), self.fingerprint, tensors)
-
-    def own(self, stage: str) -> str:
-        """This rank's name for a stage that every rank has."""
-        return f"{stage}-rank-{rank_and_count()[0]}"
-
-    def _shared(self) -> dict[str, str]:
-        return {**self.fingerprint, "ranks": str(rank_and_count()[1])}
-
-
-def _forward(run: _Run, report: Report) -> None:
+def _forward(run: Run, report: Report) -> None:
     """Store the input of every layer, and the last one's output."""
     n_layer, device = len(run.decoder.layers), run.settings.device
     hidden = run.kept("input-0")
@@ -167,7 +82,7 @@ def _forward(run: _Run, report: Report) -> None:
         hidden = following
 
 
-def _backward(run: _Run, report: Report) -> None:
+def _backward(run: Run, report: Report) -> None:
     """From the head to the embedding: observe each part and store the gradient of its input."""
     n_layer = len(run.decoder.layers)
     above, gradients = _resume_point(run, n_layer)
@@ -184,7 +99,7 @@ def _backward(run: _Run, report: Report) -> None:
     run.forget("input-0")
 
 
-def _resume_point(run: _Run, n_layer: int) -> tuple[int, Batches]:
+def _resume_point(run: Run, n_layer: int) -> tuple[int, Batches]:
     """The lowest layer whose input gradients all ranks know; the head is done if none is."""
     known = (
         index for index in range(n_layer) if run.work.path(run.own(f"gradient-{index}")).exists()
@@ -197,7 +112,7 @@ def _resume_point(run: _Run, n_layer: int) -> tuple[int, Batches]:
     return lowest, gradients
 
 
-def _observe_head(run: _Run, hidden: Batches) -> Batches:
+def _observe_head(run: Run, hidden: Batches) -> Batches:
     """Statistics of the output matrix; gradients of the loss with respect to `hidden`."""
     sums: dict[str, LinearStatistics] = {}
     gradients, device, decoder = [], run.settings.device, run.decoder
@@ -214,7 +129,7 @@ def _observe_head(run: _Run, hidden: Batches) -> Batches:
     return gradients
 
 
-def _observe_layer(run: _Run, index: int, hidden: Batches, gradients: Batches) -> Batches:
+def _observe_layer(run: Run, index: int, hidden: Batches, gradients: Batches) -> Batches:
     """Statistics of one decoder layer; gradients with respect to its input."""
     sums: dict[str, LinearStatistics] = {}
     lower, device, layer = [], run.settings.device, run.decoder.layers[index]
@@ -238,7 +153,7 @@ def _gradient(inputs: Tensor) -> Tensor:
 @contextmanager
 def _observing(
     linears: Mapping[str, nn.Linear],
-    run: _Run,
+    run: Run,
     number: int,
     part: str,
     sums: dict[str, LinearStatistics],
@@ -269,46 +184,11 @@ def _observing(
             hook.remove()
 
 
-def sampled_labels(logits: Tensor, seed: int, number: int) -> Tensor:
-    """One token per position from the model's own prediction, int64 [n · seq_len].
-
-    Uniform numbers come from the CPU, keyed by the batch's number: the same whatever
-    the device and the division among ranks.
-    """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-    draw = torch.rand(logits[..., 0].numel(), 1, generator=generator).to(logits.device)
-    cumulated = logits.flatten(0, 1).softmax(-1).cumsum(-1)
-    return torch.searchsorted(cumulated, draw * cumulated[:, -1:]).clamp_(max=logits.shape[-1] - 1)[
-        :, 0
-    ]
-
-
-def _observe_embedding(run: _Run, gradients: Batches) -> None:
+def _observe_embedding(run: Run, gradients: Batches) -> None:
     """Statistics of the embedding: its rows' curvature is that of the tokens that use them."""
     n_vocab = run.decoder.embedding.weight.shape[0]
     sums: dict[str, LinearStatistics] = {}
     for (_, tokens), gradient in zip(run.batches(), gradients, strict=True):
-        seen = _lookup_statistics(tokens.flatten(), gradient.flatten(0, 1), int(n_vocab))
+        seen = lookup_statistics(tokens.flatten(), gradient.flatten(0, 1), int(n_vocab))
         sums[""] = sums[""] + seen if "" in sums else seen
     run.finish(EMBEDDING, sums)
-
-
-def _lookup_statistics(ids: Tensor, gradient: Tensor, n_vocab: int) -> LinearStatistics:
-    """As `observe`, for the matrix product that a lookup is (inputs one-hot, so no input sums)."""
-    n_embd = gradient.shape[1]
-    energy = gradient.new_zeros(n_vocab).index_add_(0, ids, gradient.square().sum(1))
-    curvature = gradient.T @ gradient / n_vocab
-    empty = gradient.new_zeros(0)
-    return LinearStatistics(
-        n_token=torch.tensor(float(len(ids)), dtype=torch.float64),
-        n_batch=torch.tensor(1.0, dtype=torch.float64),
-        input_sum=gradient.new_zeros(n_embd),
-        input_square=torch.diagonal(curvature).clone(),
-        curvature=curvature[None],
-        row_curvature=energy / n_embd,
-        salience_rows=empty,
-        salience_columns=empty,
-        salience_blocks=empty,
-        profile=empty,
-        coactivation=empty,
-    )

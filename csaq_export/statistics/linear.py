@@ -109,3 +109,24 @@ def _coactivation(z: Tensor, share: float) -> Tensor:
     n_top = max(1, round(share * z.shape[1]))
     fires = torch.zeros_like(z).scatter_(1, z.abs().topk(n_top, 1).indices, 1.0)
     return fires.T @ fires
+
+
+def lookup_statistics(ids: Tensor, gradient: Tensor, n_vocab: int) -> LinearStatistics:
+    """As `observe`, for the matrix product that a lookup is (inputs one-hot, so no input sums)."""
+    n_embd = gradient.shape[1]
+    energy = gradient.new_zeros(n_vocab).index_add_(0, ids, gradient.square().sum(1))
+    curvature = gradient.T @ gradient / n_vocab
+    empty = gradient.new_zeros(0)
+    return LinearStatistics(
+        n_token=torch.tensor(float(len(ids)), dtype=torch.float64),
+        n_batch=torch.tensor(1.0, dtype=torch.float64),
+        input_sum=gradient.new_zeros(n_embd),
+        input_square=torch.diagonal(curvature).clone(),
+        curvature=curvature[None],
+        row_curvature=energy / n_embd,
+        salience_rows=empty,
+        salience_columns=empty,
+        salience_blocks=empty,
+        profile=empty,
+        coactivation=empty,
+    )

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 
 from csaq_export.calibration import Calibration
 from csaq_export.statistics import EMBEDDING, HEAD, Collection, Statistics, collect, layer_part
-from csaq_export.statistics.collect import sampled_labels
+from csaq_export.statistics.labels import sampled_labels
 from csaq_export.workdir import WorkDir
 from tests.export.models import build_model
 
