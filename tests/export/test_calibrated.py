@@ -18,13 +18,14 @@ from csaq_export.torch_model import load_tokenizer, load_torch_model
 from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import open_gguf
-from tests.export.models import TEXT, save_folder
+from tests.export.models import TEXT, build_model, byte_level_tokenizer
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    save_folder(path, "llama3-tied")
+    build_model("llama3-tied", num_hidden_layers=1).save_pretrained(path)
+    byte_level_tokenizer("llama-bpe").save_pretrained(path)
     (path / "calib.txt").write_text(" ".join(TEXT))
     return path
 
