@@ -99,12 +99,13 @@ def test_an_interrupted_long_job_finishes_before_the_next_begins() -> None:
 
 
 FORK = """
-import os
+import os, time
 from csaq_runtime.threads import ThreadPool
 from test_threads import Meeting, serving
 work = Meeting(2)
 pool = ThreadPool(2, serving(work))
 pool.run(0)
+time.sleep(0.5)  # the follower leaves Python's barrier, whose lock the child would copy
 child = os.fork()
 if child == 0:
     pool.run(0)
