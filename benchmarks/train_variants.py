@@ -30,12 +30,10 @@ sys.path.insert(0, str(ROOT / "demo"))
 from train import (  # type: ignore[import-not-found]  # noqa: E402
     STORIES,
     Recipe,
-    batch_at,
     build_optimizers,
     encode_stories,
-    learning_rate,
     read_stories,
-    token_loss,
+    update,
     validation_loss,
 )
 
@@ -86,19 +84,11 @@ def optimizers_of(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Op
 def train(model: PreTrainedModel, recipe: Recipe, ids: torch.Tensor) -> None:
     """Run `recipe` on `ids`, in place."""
     optimizers = optimizers_of(model, recipe)
-    base_rates = (recipe.matrix_lr, recipe.vector_lr)
     began = time.monotonic()
     for step in range(recipe.steps):
-        for optimizer, rate in zip(optimizers, base_rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * learning_rate(recipe, step)
-        loss = token_loss(model, batch_at(ids, recipe, step))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        loss = update(model, optimizers, recipe, ids, step)
         if step % 20 == 0:
-            print(f"step {step}: {loss.item():.3f}, {time.monotonic() - began:.0f} s", flush=True)
+            print(f"step {step}: {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
 
 
 def main() -> None:

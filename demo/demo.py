@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from csaq_cli.table import size_text
 from csaq_runtime.engine import Engine
+from csaq_runtime.evaluate import log_softmax
 
 HERE = Path(__file__).resolve().parent
 MODEL, STORIES, OUT = HERE / "model", HERE / "stories.txt", HERE / "out"
@@ -62,12 +63,6 @@ def score(path: Path, stories: list[str]) -> tuple[Logits, list[NDArray[np.int64
             scores.append(log_softmax(engine.logits(ids[:-1])))
             targets.append(np.asarray(ids[1:]))
     return scores, targets
-
-
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log-probabilities of each row."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def compare(original: Logits, scores: Logits, targets: list[NDArray[np.int64]]) -> Quality:

@@ -125,6 +125,25 @@ def token_loss(model: torch.nn.Module, windows: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
 
 
+def update(
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    recipe: Recipe,
+    ids: Tensor,
+    step: int,
+) -> float:
+    """One step of training on batch number `step` of `ids`; returns its loss."""
+    for optimizer, rate in zip(optimizers, (recipe.matrix_lr, recipe.vector_lr), strict=True):
+        optimizer.param_groups[0]["lr"] = rate * learning_rate(recipe, step)
+    loss = token_loss(model, batch_at(ids, recipe, step))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
 def save_state(
     work: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], step: int
 ) -> None:
@@ -174,18 +193,10 @@ def train(recipe: Recipe, work: Path, eval_every: int) -> LlamaForCausalLM:
     first = load_state(work, model, optimizers)
     fast = torch.compile(model)
     print(f"{len(train_ids):,} training tokens, {model.num_parameters():,} parameters", flush=True)
-    base_rates = (recipe.matrix_lr, recipe.vector_lr)
     running, began = math.nan, time.monotonic()
     for step in range(first, recipe.steps):
-        for optimizer, rate in zip(optimizers, base_rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * learning_rate(recipe, step)
-        loss = token_loss(fast, batch_at(train_ids, recipe, step))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        running = loss.item() if math.isnan(running) else 0.95 * running + 0.05 * loss.item()
+        loss = update(fast, optimizers, recipe, train_ids, step)
+        running = loss if math.isnan(running) else 0.95 * running + 0.05 * loss
         if (step + 1) % eval_every == 0 or step + 1 == recipe.steps:
             valid = validation_loss(fast, valid_ids, recipe.n_ctx, recipe.n_batch)
             line = {"step": step, "train": round(running, 4), "valid": round(valid, 4)}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from csaq_export.pipeline import Conversion, convert
 from csaq_runtime.engine import Engine
+from csaq_runtime.evaluate import log_softmax
 from tests.export.models import build_model, byte_level_tokenizer
 from tests.parity.oracle import logits as oracle_logits
 
@@ -54,18 +55,12 @@ class Agreement:
 
 def compare(reference: NDArray[np.float32], ours: NDArray[np.float32]) -> Agreement:
     """Agreement of `ours` with `reference`."""
-    p, q = (log_softmax(table.astype(np.float64)) for table in (reference, ours))
+    p, q = (log_softmax(table) for table in (reference, ours))
     return Agreement(
         largest=float(np.abs(reference - ours).max() / np.ptp(reference)),
         top_1=float((reference.argmax(1) == ours.argmax(1)).mean()),
         divergence=float((np.exp(p) * (p - q)).sum(1).mean()),
     )
-
-
-def log_softmax(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Row-wise log-probabilities."""
-    shifted = table - table.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
 @cache

@@ -23,11 +23,6 @@ def reduce_sum(b: Any, vector: Any) -> Any:
     return _reduce(b, vector, b.add)
 
 
-def reduce_float_sum(b: Any, vector: Any) -> Any:
-    """Sum of float32 lanes: halves are added until one lane is left."""
-    return _reduce(b, vector, b.fadd)
-
-
 def _reduce(b: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
     while vector.type.count > 1:
         vector = combine(*parts(b, vector, 2))
