@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from csaq_cli.prompt import room_for_reply
+from csaq_runtime.prompt import room_for_reply
 
 if TYPE_CHECKING:
     from csaq_runtime.engine import Engine

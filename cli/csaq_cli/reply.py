@@ -6,10 +6,10 @@ from pathlib import Path
 from csaq_cli.completion import Completion
 from csaq_cli.loading import loading_line
 from csaq_cli.output import print_footer, print_json, wants_color
-from csaq_cli.prompt import chat_ids, conversation
 from csaq_cli.run_options import RunOptions
 from csaq_runtime.engine import Engine
 from csaq_runtime.errors import UsageError
+from csaq_runtime.prompt import chat_ids, conversation
 from csaq_runtime.sample import Sampling
 
 

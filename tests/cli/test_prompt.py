@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csaq_cli.prompt import chat_ids, conversation, room_for_reply
 from csaq_runtime.errors import UsageError
+from csaq_runtime.prompt import chat_ids, conversation, room_for_reply
 
 
 def test_conversation_leaves_an_empty_system_message_out():

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csaq_cli.completion import Completion
-from csaq_cli.prompt import Message, chat_ids
 from csaq_runtime.errors import UsageError
+from csaq_runtime.prompt import Message, chat_ids
 
 if TYPE_CHECKING:
     from csaq_runtime.engine import Engine
