@@ -20,18 +20,21 @@ def conversation(system: str, user: str) -> list[Message]:
 def chat_ids(vocabulary: "Vocabulary", messages: Sequence[Mapping[str, str]]) -> list[int]:
     """Token ids of `messages` in the model's own chat template, ready for the reply.
 
+    Control tokens come from the template alone: their texts inside a message stay text.
     Most templates write the BOS text themselves, some leave it to the tokenizer:
     it is added only where it is wanted and missing. Raises TemplateError.
     """
-    from csaq_runtime.template import render_chat
+    from csaq_runtime.template import plain_values, render_chat
 
+    plain = plain_values(messages)
+    disguise = vocabulary.disguise(plain)
     text = render_chat(
         vocabulary.chat_template or "",
-        messages,
+        disguise.hide(plain),
         bos_token=token_text(vocabulary, vocabulary.bos_id),
         eos_token=token_text(vocabulary, vocabulary.eos_id),
     )
-    ids = vocabulary.encode(text, add_special=False)
+    ids = vocabulary.encode_prompt(text, disguise)
     bos = vocabulary.bos_id
     missing = vocabulary.add_bos and bos is not None and ids[:1] != [bos]
     return [bos, *ids] if missing and bos is not None else ids

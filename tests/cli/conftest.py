@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
+from csaq_runtime.tokenizer.disguise import Disguise, disguise_for, fragments_of
+
 CHATTY = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 BOS = "<|endoftext|>"
 
@@ -27,6 +29,12 @@ class LetterVocabulary:
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
         return [ord(letter) for letter in text]
+
+    def disguise(self, values: object) -> Disguise:
+        return disguise_for(fragments_of([]), values)
+
+    def encode_prompt(self, text: str, disguise: Disguise) -> list[int]:
+        return self.encode(disguise.reveal(text))
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
         return "".join(map(chr, filter(None, ids)))

@@ -4,6 +4,6 @@ Data flow: render (inputs made plain, compiled template from a cache) → sandbo
 (what a template may call) → budget (how much it may use).
 """
 
-from csaq_runtime.template.render import render_chat
+from csaq_runtime.template.render import plain_values, render_chat
 
-__all__ = ["render_chat"]
+__all__ = ["plain_values", "render_chat"]

@@ -36,7 +36,7 @@ def render_chat(
     """
     variables = {"tools": None, "documents": None, "messages": messages} | dict(extra)
     variables |= {"bos_token": bos_token, "eos_token": eos_token}
-    plain = _plain(variables | {"add_generation_prompt": add_generation_prompt})
+    plain = plain_values(variables | {"add_generation_prompt": add_generation_prompt})
     try:
         with budget():
             return _compiled(template).render(plain)
@@ -59,14 +59,17 @@ def _compiled(source: str) -> Template:
     return ChatEnvironment().from_string(source)
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A copy made of JSON's types only: objects would bring attributes into the sandbox."""
+def plain_values(value: Any, depth: int = 0) -> Any:
+    """A copy made of JSON's types only: objects would bring attributes into the sandbox.
+
+    Raises TemplateError for other types and for nesting over 64.
+    """
     if depth > 64:
         raise TemplateError("chat template: messages are nested too deeply")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        return {str(key): plain_values(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value]
+        return [plain_values(item, depth + 1) for item in value]
     if value is None or type(value) in (str, int, float, bool):
         return value
     raise TemplateError(f"chat template: a {type(value).__name__} is no template value")

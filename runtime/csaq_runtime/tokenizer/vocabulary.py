@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, partial
-from typing import TYPE_CHECKING
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from csaq_runtime.errors import TokenizerError
 from csaq_runtime.tokenizer.byte_bpe import byte_bpe_encoder
 from csaq_runtime.tokenizer.detokenizer import Detokenizer, is_hidden, piece_bytes
+from csaq_runtime.tokenizer.disguise import Disguise, Fragments, disguise_for, fragments_of
 from csaq_runtime.tokenizer.partition import SpecialText, partition, special_texts
 from csaq_runtime.tokenizer.pre_tokenizers import pre_tokenizer
 from csaq_runtime.tokenizer.sentencepiece import SPACE, sentencepiece_encoder
@@ -63,6 +64,37 @@ class Vocabulary:
         if add_special and self.add_eos and self.eos_id is not None:
             ids.append(self.eos_id)
         return ids
+
+    def disguise(self, values: Any) -> Disguise:
+        """For one prompt: what hides control tokens spelled out in `values` (JSON's types)."""
+        return disguise_for(self._fragments, values)
+
+    def encode_prompt(self, text: str, disguise: Disguise) -> list[int]:
+        """Token ids of a rendered prompt, nothing added; what `disguise` hid stays plain text.
+
+        TokenizerError where the vocabulary cannot express the text.
+        """
+        ids: list[int] = []
+        follows_special = True
+        for part in partition(_well_formed(text), self._specials, True):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                ids += self._encode_text(disguise.reveal(part), follows_special)
+            follows_special = isinstance(part, int)
+        return ids
+
+    def _encode_text(self, text: str, follows_special: bool) -> list[int]:
+        ids = self._encode_plain(text, follows_special)
+        if not any(self._hides(id) for id in ids):
+            return ids
+        # A vocabulary may merge plain pieces into a control token: letters cannot.
+        letters = [id for letter in text for id in self._encode_plain(letter, False)]
+        return [id for id in letters if not self._hides(id)]
+
+    @cached_property
+    def _fragments(self) -> Fragments:
+        return fragments_of(special.text for special in self._specials if special.parsed_only)
 
     def decode(self, ids: Iterable[int], keep_special: bool = False) -> str:
         """Text of `ids`, the inverse of `encode`; broken UTF-8 becomes U+FFFD.
