@@ -97,8 +97,10 @@ def _value(entry: Entry) -> GGUFValue | None:
 def _weight(file: GGUFFile, info: TensorInfo) -> Weight:
     if info.type not in FLOAT_DTYPES and info.type not in DEQUANTIZABLE:
         raise GGUFError(file.path, f"tensor {info.name}", f"type {info.type.name} holds no weights")
-    rows = file.data(info.name)
-    return Weight(info.name, info.shape, info.type, lambda start, end: rows[start:end].copy())
+    return Weight(
+        *(info.name, info.shape, info.type),
+        lambda start, end: file.rows(info.name, range(start, end)).copy(),
+    )
 
 
 def _notes(file: GGUFFile) -> Iterator[str]:

@@ -66,7 +66,7 @@ class Engine:
         self.file, self.hparams = file, hparams
         self.timings = Timings()
         self._cache, self._stepper, self._pool = cache, stepper, pool
-        self._call = 0
+        self._call, self._is_closed = 0, False
 
     @classmethod
     def open(
@@ -117,7 +117,8 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the worker threads and let go of the file."""
+        """End the threads, let go of the file; generations under way end in UsageError."""
+        self._is_closed = True
         self._pool.close()
         self.file.close()
 
@@ -169,6 +170,7 @@ class Engine:
         self.timings = timings = Timings()
         sampler, stops = Sampler(sampling), self.vocabulary.eog_ids
         room = self.n_ctx - len(context)
+        self._check_call(call)
         logits = self._read_prompt(context, timings)
         for index in range(room if n_predict < 0 else min(n_predict, room)):
             started = time.perf_counter()
@@ -203,10 +205,16 @@ class Engine:
         return last
 
     def _check_call(self, call: int) -> None:
+        self._check_open()
         if call != self._call:
             raise UsageError("another generation has taken over this engine")
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("the engine is closed")
+
     def _check_prompt(self, ids: Sequence[int], n_needed: int) -> None:
+        self._check_open()
         if not len(ids):
             raise UsageError("the prompt is empty")
         if n_needed > self.n_ctx:

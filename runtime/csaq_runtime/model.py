@@ -1,7 +1,7 @@
 """GGUF tensors → the packed weights and record tables that a step reads.
 
-Matrices are interleaved by several threads at once (`weights.pack_matrix`); the file may be
-closed afterwards only if the embedding is not used any more, which stays mapped.
+Matrices are interleaved by several threads at once (`weights.pack_matrix`). Rows of the embedding
+are read from the file when they are asked for, so it stays open.
 """
 
 from collections.abc import Callable
@@ -202,5 +202,4 @@ def _rope_factors(file: GGUFFile) -> NDArray[np.float32] | None:
 def _embedding(file: GGUFFile) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     """A function from valid ids [n] to their embeddings, float32 [n, n_embd]."""
     info = file.tensors["token_embd.weight"]
-    rows = file.data(info.name)
-    return lambda ids: dequantize(rows[ids], info.type)
+    return lambda ids: dequantize(file.rows(info.name, ids), info.type)

@@ -19,8 +19,8 @@ from tests.runtime.test_tokenizer import vocabulary
 TEMPLATES = {
     "qwen2": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n"
     "{% endfor %}<|im_start|>assistant\n",
-    "llama-spm": "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token }}[INST] "
-    "{{ m.content | trim }} [/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
+    "llama-spm": "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token }}[INST] {{ "
+    "m.content | trim }} [/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
     "phi-3": "{% for m in messages %}{{ '<|' + m.role + '|>' }}\n{{ m.content }}<|end|>\n"
     "{% endfor %}<|assistant|>\n",
     "llama-bpe": "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}"
@@ -55,7 +55,8 @@ def controls(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
 def plain(name: str, messages: list[dict[str, Any]]) -> list[int]:
     """What llama.cpp does: everything in the rendered prompt is parsed."""
     model = words(name)
-    assert model.bos_id is not None and model.eos_id is not None
+    assert model.bos_id is not None
+    assert model.eos_id is not None
     text = render_chat(
         TEMPLATES[name],
         messages,

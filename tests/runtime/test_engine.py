@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from csaq_runtime.engine import Engine
-from csaq_runtime.errors import ResourceError, UsageError
+from csaq_runtime.errors import GGUFError, ResourceError, UsageError
 from csaq_runtime.sample import Sampling
 from tests.runtime.tiny_models import (
     N_VOCAB,
@@ -184,6 +185,115 @@ def test_an_interrupt_leaves_the_engine_usable(llama: Path) -> None:
         for delay in (0.0, 0.001, 0.003, 0.01):
             interrupt(engine, delay)
             assert (engine.logits(IDS) == expected).all()
+
+
+def test_a_file_cut_short_while_it_runs_is_an_error_and_no_sigbus(
+    llama: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(llama.read_bytes())
+    with Engine.open(path) as engine:
+        steps = engine.generate(IDS[:5], GREEDY, 20)
+        next(steps)
+        os.truncate(path, 4096)
+        with pytest.raises(GGUFError, match=r"token_embd\.weight: the file has become shorter"):
+            list(steps)
+
+
+def test_closing_the_engine_ends_a_generation_under_way(llama: Path) -> None:
+    engine = Engine.open(llama)
+    steps, waiting = engine.generate(IDS[:5], GREEDY, 20), engine.generate(IDS[:5], GREEDY, 20)
+    next(waiting)
+    engine.close()
+    engine.close()
+    for generation in (steps, waiting, engine.generate):
+        with pytest.raises(UsageError, match="is closed"):
+            generation(IDS, GREEDY, 1) if callable(generation) else next(generation)
+
+
+def test_two_engines_of_a_process_run_at_once(llama: Path) -> None:
+    expected = {}
+    with Engine.open(llama, n_threads=1) as engine:
+        for n in (5, 40):
+            expected[n] = [step.token_id for step in engine.generate(IDS[:n], GREEDY, 30)]
+
+    def run(n: int) -> list[list[int]]:
+        with Engine.open(llama, n_threads=2) as engine:
+            return [[s.token_id for s in engine.generate(IDS[:n], GREEDY, 30)] for _ in range(5)]
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = {n: pool.submit(run, n) for n in (5, 40)}
+        for n, future in futures.items():
+            assert future.result(timeout=60) == [expected[n]] * 5
+
+
+KILLED_BY_INTERRUPTS = """
+import signal, sys, threading, time
+from csaq_runtime.engine import Engine
+from csaq_runtime.sample import Sampling
+engine = Engine.open(sys.argv[1], n_threads=2)
+prompt, greedy, n = list(range(60)), Sampling(temperature=0), 0
+expected = [step.token_id for step in engine.generate(prompt, greedy, 20)]
+main = threading.main_thread().ident
+done = threading.Event()
+
+def annoy():
+    while not done.wait(0.004):
+        signal.pthread_kill(main, signal.SIGINT)
+
+other = Engine.open(sys.argv[1], n_threads=2)
+beside = threading.Thread(target=lambda: [other.logits(prompt) for _ in range(200)])
+annoying = threading.Thread(target=annoy)
+beside.start()
+annoying.start()
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    try:
+        while time.monotonic() < end:
+            list(engine.generate(prompt, greedy, 20))
+    except KeyboardInterrupt:
+        n += 1
+while True:
+    try:
+        done.set()
+        annoying.join()
+        beside.join()
+        break
+    except KeyboardInterrupt:
+        n += 1
+assert n > 50, n
+assert [step.token_id for step in engine.generate(prompt, greedy, 20)] == expected
+engine.close()
+other.close()
+"""
+
+
+def test_hundreds_of_interrupts_neither_hang_nor_abort_nor_change_a_token(llama: Path) -> None:
+    command = [sys.executable, "-c", KILLED_BY_INTERRUPTS, str(llama)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+FORK_AFTER_IMPORT = """
+import os, sys
+from csaq_runtime.engine import Engine
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        with Engine.open(sys.argv[1], n_threads=2) as engine:
+            os.write(1, repr(engine.logits([1, 2, 3]).sum()).encode() + b"\\n")
+        os._exit(0)
+    children.append(child)
+assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+"""
+
+
+def test_children_forked_after_the_import_open_engines_of_their_own(llama: Path) -> None:
+    command = [sys.executable, "-c", FORK_AFTER_IMPORT, str(llama)]
+    done = subprocess.run(command, check=True, timeout=120, stdout=subprocess.PIPE)
+    lines = done.stdout.split()
+    assert len(lines) == 3
+    assert len(set(lines)) == 1
 
 
 CHILD = """

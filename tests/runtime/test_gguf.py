@@ -195,3 +195,25 @@ def test_released_pages_read_the_same_again(tmp_path: Path) -> None:
         file.release()
         assert all((views[name] == before[name]).all() for name in before)
         assert before
+
+
+def test_rows_are_copies_of_the_rows_asked_for(tmp_path: Path) -> None:
+    with opened(tmp_path, SOUND) as file:
+        rows = file.rows("token_embd.weight", [2, 0, 2])
+        assert (rows == file.data("token_embd.weight")[[2, 0, 2]]).all()
+        assert file.rows("token_embd.weight", []).shape == (0, 34)
+
+
+def test_a_file_cut_short_is_an_error_and_no_sigbus(tmp_path: Path) -> None:
+    with opened(tmp_path, SOUND) as file:
+        file.path.write_bytes(SOUND.build()[:700])
+        for read in (file.data, file.float32, lambda name: file.rows(name, [0, 1])):
+            with pytest.raises(GGUFError, match=r"output\.weight: the file has become shorter"):
+                read("output.weight")
+
+
+def test_rows_of_a_closed_file_are_an_error(tmp_path: Path) -> None:
+    file = opened(tmp_path, SOUND)
+    file.close()
+    with (tmp_path / "other").open("wb"), pytest.raises(GGUFError, match="the file is closed"):
+        file.rows("token_embd.weight", [0])

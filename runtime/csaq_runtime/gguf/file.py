@@ -7,7 +7,8 @@ tokenizer and the hyper-parameters, and packed rows to the weight loader.
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType, MappingProxyType, TracebackType
 from typing import Any
@@ -44,7 +45,8 @@ class GGUFFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._map = _map_file(path)
+        self._descriptor, self._map = _map_file(path)
+        self._let_go = weakref.finalize(self, os.close, self._descriptor)
         cursor = Cursor(path, self._map)
         header = read_header(cursor)
         entries = read_metadata(cursor, header.n_key_value)
@@ -70,6 +72,9 @@ class GGUFFile:
 
     def close(self) -> None:
         """Unmap the file, or leave that to the last array still looking into it."""
+        # A number that is no descriptor: the real one may soon belong to another file.
+        self._descriptor = -1
+        self._let_go()
         try:
             self._map.close()
         except BufferError:
@@ -82,10 +87,35 @@ class GGUFFile:
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def data(self, name: str) -> NDArray[np.uint8]:
-        """Packed rows of a tensor, [n_row, row_bytes], a read-only view; vectors have one row."""
+        """Packed rows of a tensor, [n_row, row_bytes], a read-only view; vectors have one row.
+
+        GGUFError if somebody has cut the file short since it was opened. If that happens while
+        the view is in use, the system ends the process (SIGBUS): copy soon, or use `rows`.
+        """
         info = self._tensor(name)
+        if info.offset + info.n_bytes > self._map.size():
+            raise self._shortened(info)
         flat = np.frombuffer(self._map, np.uint8, info.n_bytes, info.offset)
         return flat.reshape(info.n_row, -1)
+
+    def rows(self, name: str, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copies of some packed rows, [n, row_bytes], read anew and not through the mapping.
+
+        GGUFError if the file has become shorter since it was opened, or is closed.
+        """
+        info = self._tensor(name)
+        row_bytes = info.n_bytes // info.n_row
+        if not hasattr(os, "pread"):  # where there is none, nobody can cut a mapped file short
+            return self.data(name)[indices]
+        offsets = [info.offset + int(index) * row_bytes for index in indices]
+        try:
+            read = b"".join(os.pread(self._descriptor, row_bytes, at) for at in offsets)
+        except OSError as failure:
+            reason = "the file is closed" if self._descriptor < 0 else str(failure.strerror)
+            raise GGUFError(self.path, f"tensor {name}", reason) from None
+        if len(read) != row_bytes * len(offsets):
+            raise self._shortened(info)
+        return np.frombuffer(read, np.uint8).reshape(-1, row_bytes)
 
     def float32(self, name: str) -> NDArray[np.float32]:
         """A tensor's values in its row-major shape; GGUFError if its type holds no weights."""
@@ -191,11 +221,16 @@ class GGUFFile:
             raise GGUFError(self.path, f"tensor {printable(name)}", "is missing")
         return self.tensors[name]
 
+    def _shortened(self, info: TensorInfo) -> GGUFError:
+        reason = "the file has become shorter since it was opened"
+        return GGUFError(self.path, f"tensor {info.name}", reason, info.offset)
+
     def _error(self, key: str, reason: str) -> GGUFError:
         return GGUFError(self.path, key, reason, self._offsets[key])
 
 
-def _map_file(path: Path) -> mmap.mmap:
+def _map_file(path: Path) -> tuple[int, mmap.mmap]:
+    """An open descriptor of the file, which the caller closes, and its mapping."""
     try:
         # Asked before opening: opening a named pipe would wait for a writer.
         status = path.stat()
@@ -204,7 +239,8 @@ def _map_file(path: Path) -> mmap.mmap:
         if status.st_size == 0:
             raise GGUFError(path, "file", "is empty", 0)
         with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return os.dup(file.fileno()), mapped
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or str(failure)
         raise GGUFError(path, "file", reason) from None
