@@ -1,6 +1,7 @@
 """Token ids in, token ids out: opens a GGUF file, runs prompts in batches, samples.
 
-Positions that two successive calls of `generate` have in common are computed once.
+Positions that two successive calls of `generate` have in common are computed once. Callers that
+serve several sequences at a time run their batches with `step`.
 """
 
 import os
@@ -13,6 +14,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from csaq_runtime.batch import Span
 from csaq_runtime.cache import KVCache
 from csaq_runtime.errors import UsageError
 from csaq_runtime.gguf import GGUFFile, open_gguf
@@ -27,7 +29,7 @@ from csaq_runtime.threads import ThreadPool, default_threads
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
 from csaq_runtime.warmup import compile_modules, missing_modules, needed_modules
 
-DEFAULT_N_CTX, MAX_N_CTX, MAX_N_BATCH = 4096, 2**20, 2**16
+DEFAULT_N_CTX, MAX_N_CTX, MAX_N_BATCH, MAX_N_SEQUENCE = 4096, 2**20, 2**16, 256
 OUTPUT_BYTES = 64 * 2**20
 """Logits that `Engine.logits` has computed at a time."""
 
@@ -55,17 +57,23 @@ class Timings:
 
 
 class Engine:
-    """A model that is ready to run, one sequence at a time. A context manager.
+    """A model that is ready to run. A context manager.
 
-    Attributes: `file`, `hparams`, `vocabulary`, `n_ctx` (positions), `timings`.
+    Attributes: `file`, `hparams`, `vocabulary`, `n_ctx` (positions), `timings`, and `caches`, one
+    per sequence. All methods but `step` work on the first of them.
     """
 
     def __init__(
-        self, file: GGUFFile, hparams: HParams, cache: KVCache, stepper: Stepper, pool: ThreadPool
+        self,
+        file: GGUFFile,
+        hparams: HParams,
+        caches: Sequence[KVCache],
+        stepper: Stepper,
+        pool: ThreadPool,
     ) -> None:
-        self.file, self.hparams = file, hparams
+        self.file, self.hparams, self.caches = file, hparams, caches
         self.timings = Timings()
-        self._cache, self._stepper, self._pool = cache, stepper, pool
+        self._cache, self._stepper, self._pool = caches[0], stepper, pool
         self._call, self._is_closed = 0, False
 
     @classmethod
@@ -77,6 +85,7 @@ class Engine:
         n_threads: int | None = None,
         cache_type: str = "f16",
         n_batch: int = 512,
+        n_sequence: int = 1,
         progress: Progress | None = None,
     ) -> "Engine":
         """Check the GGUF file at `path` and load it.
@@ -85,6 +94,7 @@ class Engine:
         n_threads: default all cores, fewer for tiny models.
         cache_type: "f16", "f32" or "q8_0" (half the memory of f16).
         n_batch: prompt tokens per step.
+        n_sequence: sequences of `n_ctx` positions each that `step` may advance together.
         progress: called with bytes packed so far and in all.
 
         Raises GGUFError, ModelError, UsageError, or ResourceError if memory does not suffice.
@@ -92,18 +102,19 @@ class Engine:
         file = open_gguf(path)
         try:
             hparams = read_hparams(file)
-            cache, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch)
+            caches, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch, n_sequence)
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())
             n_threads = default_threads(weight_bytes) if n_threads is None else n_threads
             _prepare_kernels(file)
             pool = ThreadPool(n_threads, native_serve())
             model = load_model(file, hparams, pool.n_thread, progress)
             file.release()
-            stepper = Stepper(model, cache, pool, n_batch, _n_output(hparams, n_batch))
+            n_output = _n_output(hparams, n_batch, n_sequence)
+            stepper = Stepper(model, caches[0], pool, n_batch, n_output)
         except BaseException:
             file.close()
             raise
-        return cls(file, hparams, cache, stepper, pool)
+        return cls(file, hparams, caches, stepper, pool)
 
     def __enter__(self) -> "Engine":
         return self
@@ -124,8 +135,13 @@ class Engine:
 
     @property
     def n_ctx(self) -> int:
-        """Positions that fit."""
+        """Positions that fit into a sequence."""
         return self._cache.n_ctx
+
+    @property
+    def n_batch(self) -> int:
+        """Tokens that fit into a step."""
+        return self._stepper.n_batch
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -139,7 +155,19 @@ class Engine:
         self._cache.truncate(0)
         n = self._stepper.n_output
         batches = [ids[start : start + n] for start in range(0, len(ids), n)]
-        return np.concatenate([self._stepper.run(batch, len(batch)).copy() for batch in batches])
+        return np.concatenate([self._append(batch, len(batch)).copy() for batch in batches])
+
+    def step(self, spans: Sequence[Span]) -> NDArray[np.float32]:
+        """Append each span's ids to its cache, one of `caches`, all in one pass over the weights.
+
+        Returns the logits they want, one span after the other: [sum of n_output, n_vocab],
+        valid until the next call; a span's are the same to the last bit as without the others.
+        Raises UsageError for ids outside the vocabulary and beyond the context.
+        """
+        for span in spans:
+            self._check_prompt(span.ids, span.cache.n_past + len(span.ids))
+        self._call += 1
+        return self._stepper.run(spans)
 
     def advance(self, ids: Sequence[int], n_kept: int) -> NDArray[np.float32]:
         """Logits [n_vocab] after `ids`, which follow the first `n_kept` positions held.
@@ -176,7 +204,7 @@ class Engine:
             started = time.perf_counter()
             if index:
                 self._check_call(call)
-                logits = self._stepper.run(context[-1:], 1)[0]
+                logits = self._append(context[-1:], 1)[0]
             token = sampler.sample(logits, context)
             if index:
                 timings.n_generated += 1
@@ -200,9 +228,12 @@ class Engine:
         """Append `ids`, one batch after the other; logits after the last one [n_vocab]."""
         n, logits = self._stepper.n_batch, np.empty((0, 0), np.float32)
         for start in range(0, len(ids), n):
-            logits = self._stepper.run(ids[start : start + n], int(start + n >= len(ids)))
+            logits = self._append(ids[start : start + n], int(start + n >= len(ids)))
         last: NDArray[np.float32] = logits[0]
         return last
+
+    def _append(self, ids: Sequence[int], n_output: int) -> NDArray[np.float32]:
+        return self._stepper.run([Span(self._cache, ids, n_output)])
 
     def _check_call(self, call: int) -> None:
         self._check_open()
@@ -235,19 +266,21 @@ def _prepare_kernels(file: GGUFFile) -> None:
 
 
 def _sized(
-    file: GGUFFile, hparams: HParams, n_ctx: int, cache_type: str, n_batch: int
-) -> tuple[KVCache, int]:
-    """An empty cache and the batch size, once it is known that memory suffices for them."""
+    file: GGUFFile, hparams: HParams, n_ctx: int, cache_type: str, n_batch: int, n_sequence: int
+) -> tuple[list[KVCache], int]:
+    """Empty caches and the batch size, once it is known that memory suffices for them."""
     if not 0 <= n_ctx <= MAX_N_CTX:
         raise UsageError(f"n_ctx {n_ctx}: must be 0 … {MAX_N_CTX}")
     if not 1 <= n_batch <= MAX_N_BATCH:
         raise UsageError(f"n_batch {n_batch}: must be 1 … {MAX_N_BATCH}")
+    if not 1 <= n_sequence <= MAX_N_SEQUENCE:
+        raise UsageError(f"{n_sequence} sequences: must be 1 … {MAX_N_SEQUENCE}")
     n_ctx = n_ctx or min(hparams.n_ctx_train, DEFAULT_N_CTX)
-    n_batch = min(n_batch, n_ctx)
-    check_memory(file, n_ctx, cache_type, n_batch)
-    return KVCache(hparams, n_ctx, cache_type), n_batch
+    n_batch = max(min(n_batch, n_ctx), n_sequence)
+    check_memory(file, n_ctx, cache_type, n_batch, n_sequence)
+    return [KVCache(hparams, n_ctx, cache_type) for _ in range(n_sequence)], n_batch
 
 
-def _n_output(hparams: HParams, n_batch: int) -> int:
-    """Rows of logits that fit into `OUTPUT_BYTES`, at least one tile's."""
-    return min(n_batch, max(OUTPUT_BYTES // (4 * hparams.n_vocab), 8))
+def _n_output(hparams: HParams, n_batch: int, n_sequence: int) -> int:
+    """Rows of logits that fit into `OUTPUT_BYTES`, at least one tile's and one per sequence."""
+    return min(n_batch, max(OUTPUT_BYTES // (4 * hparams.n_vocab), 8, n_sequence))

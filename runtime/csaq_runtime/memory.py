@@ -16,9 +16,9 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def estimated_memory(
-    file: GGUFFile, n_ctx: int, cache_type: str = "f16", n_batch: int = 512
+    file: GGUFFile, n_ctx: int, cache_type: str = "f16", n_batch: int = 512, n_sequence: int = 1
 ) -> int:
-    """Bytes that an engine on `file` needs at a context of `n_ctx`: weights, cache, buffers.
+    """Bytes that an engine on `file` needs at a context of `n_ctx`: weights, caches, buffers.
 
     Does not count the file's own pages, which the system may drop at any time.
     """
@@ -26,7 +26,8 @@ def estimated_memory(
     weights = sum(info.n_bytes for info in file.tensors.values())
     rope = 4 * n_ctx * head_pad(hparams)
     batch = 4 * n_batch * _floats_per_token(hparams)
-    return weights + cache_bytes(hparams, n_ctx, cache_type) + rope + batch + WORKING_BYTES
+    caches = n_sequence * cache_bytes(hparams, n_ctx, cache_type)
+    return weights + caches + rope + batch + WORKING_BYTES
 
 
 def _floats_per_token(hparams: HParams) -> int:
@@ -68,9 +69,12 @@ def _cgroup_available() -> int | None:
         return None
 
 
-def check_memory(file: GGUFFile, n_ctx: int, cache_type: str, n_batch: int) -> None:
+def check_memory(
+    file: GGUFFile, n_ctx: int, cache_type: str, n_batch: int, n_sequence: int = 1
+) -> None:
     """Raise ResourceError if `file` cannot be run in the memory that is left."""
-    needed, available = estimated_memory(file, n_ctx, cache_type, n_batch), available_memory()
+    needed = estimated_memory(file, n_ctx, cache_type, n_batch, n_sequence)
+    available = available_memory()
     if available is not None and needed > available:
         raise ResourceError(
             f"{file.path}: needs about {needed / 2**30:.1f} GiB of memory,"

@@ -1,4 +1,4 @@
-"""One step of a model: token ids in, logits out, keys and values left in the cache.
+"""One step of a model: token ids of one or more sequences in, logits out, caches extended.
 
 Owns the activations that all threads share, the scratch of each, and the `STEP` record that
 tells the kernels where everything is.
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from csaq_runtime.batch import BatchTable, Span
 from csaq_runtime.buffers import address, aligned_bytes, aligned_floats
 from csaq_runtime.cache import KVCache
+from csaq_runtime.errors import UsageError
 from csaq_runtime.heads import head_pad, padded
 from csaq_runtime.kernels.record import STEP, TILE_TOKENS
 from csaq_runtime.model import Model
@@ -37,7 +39,10 @@ ROW_BYTES = {
 
 
 class Stepper:
-    """Runs batches of up to `n_batch` tokens, with logits for up to `n_output` of them."""
+    """Runs batches of up to `n_batch` tokens, with logits for up to `n_output` of them.
+
+    All caches it works on have the shape of `cache`.
+    """
 
     def __init__(
         self, model: Model, cache: KVCache, pool: ThreadPool, n_batch: int, n_output: int
@@ -53,22 +58,40 @@ class Stepper:
         self._describe_batch()
         self._describe_scratch()
 
-    def run(self, ids: Sequence[int], n_output: int) -> NDArray[np.float32]:
-        """Append valid `ids` to the cache; logits of the last `n_output` [n_output, n_vocab].
+    def run(self, spans: Sequence[Span]) -> NDArray[np.float32]:
+        """Append valid ids to the caches of `spans`, each of another sequence.
 
-        The result is a view that the next call overwrites.
+        Returns the logits they want, one span after the other: [sum of n_output, n_vocab], a
+        view that the next call overwrites. A token's logits do not depend on its neighbours in
+        the batch, to the last bit.
         """
-        if not 1 <= len(ids) <= self.n_batch or not 0 <= n_output <= min(len(ids), self.n_output):
-            raise ValueError(f"{len(ids)} tokens, {n_output} outputs")
+        n_token, n_output = self._checked(spans)
         self._pool.settle()
-        self._x[: len(ids), : self._model.hparams.n_embd] = self._model.embed(np.asarray(ids))
-        self._step["n_token"], self._step["n_past"] = len(ids), self._cache.n_past
-        self._step["first_output"] = len(ids) - n_output
-        self._step["first_meeting"] = self._counter[0] + self._pool.n_thread
-        run = self._pool.run if len(ids) <= TILE_TOKENS else self._pool.run_long
+        step, table = self._step, self._table
+        table.fill(spans)
+        self._x[:n_token, : self._model.hparams.n_embd] = self._model.embed(np.asarray(table.ids))
+        step["n_token"], step["n_tile"] = n_token, table.n_tile
+        step["first_output"], step["first_tile"] = table.first_output, table.first_tile
+        step["first_meeting"] = self._counter[0] + self._pool.n_thread
+        run = self._pool.run if n_token <= TILE_TOKENS else self._pool.run_long
         run(address(self._record))
-        self._cache.extend(ids)
+        for span in spans:
+            span.cache.extend(span.ids)
         return self._logits[:n_output, : self._model.hparams.n_vocab]
+
+    def _checked(self, spans: Sequence[Span]) -> tuple[int, int]:
+        """Tokens and outputs of a batch; no kernel may run on one that does not fit."""
+        n_token, n_output = sum(len(s.ids) for s in spans), sum(s.n_output for s in spans)
+        if not 1 <= n_token <= self.n_batch or n_output > self.n_output:
+            raise ValueError(f"{n_token} tokens, {n_output} outputs")
+        if any(not 0 <= s.n_output <= len(s.ids) for s in spans):
+            raise ValueError("a span wants more outputs than it has tokens")
+        if len({id(s.cache) for s in spans}) < len(spans):
+            raise ValueError("two spans of one sequence")
+        for span in spans:
+            if span.cache.n_past + len(span.ids) > self._cache.n_ctx:
+                raise UsageError(f"more tokens than the context of {self._cache.n_ctx}")
+        return n_token, n_output
 
     def _describe_model(self) -> None:
         step, model, hparams = self._step, self._model, self._model.hparams
@@ -85,7 +108,6 @@ class Stepper:
         step, cache = self._step, self._cache
         table = rope_table(self._model.hparams, cache.n_ctx, self._model.rope_factors)
         step["rope"] = self._keep(table)
-        step["keys"], step["values"] = address(cache.keys), address(cache.values)
         step["cached_head_bytes"] = cache.head_bytes
         step["cached_row_bytes"], step["cache_kind"] = cache.row_bytes, cache.format.kind
 
@@ -116,8 +138,10 @@ class Stepper:
         """Lay out each thread's scratch: rows normalized and packed, scores, sums, queries."""
         step, hparams = self._step, self._model.hparams
         n_group = hparams.n_head // hparams.n_head_kv
-        step["n_together"] = -(-QUERIES_TOGETHER // n_group)
-        n_query = int(step["n_together"]) * n_group
+        n_together = -(-QUERIES_TOGETHER // n_group)
+        n_query = n_together * n_group
+        self._table = BatchTable(self.n_batch, n_together)
+        step["rows"], step["tiles"] = self._keep(self._table.rows), self._keep(self._table.tiles)
         step["scratch_packed"] = TILE_TOKENS * step["x_bytes"]
         step["scratch_slot_bytes"] = slot_bytes(self._model, TILE_TOKENS)
         step["scratch_scores"] = step["scratch_packed"] + N_SLOT * step["scratch_slot_bytes"]

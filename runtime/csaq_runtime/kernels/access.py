@@ -8,7 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from csaq_runtime.kernels.jit import part
-from csaq_runtime.kernels.record import LAYER, STEP
+from csaq_runtime.kernels.record import LAYER, ROW, STEP, TILE
 
 
 @intrinsic
@@ -29,3 +29,15 @@ def step_at(address: int) -> Any:
 def layers_at(address: int, n_layer: int) -> Any:
     """The array of `LAYER` records at an address."""
     return numba.carray(_as_pointer(address), n_layer, LAYER)
+
+
+@part
+def rows_at(address: int, n_token: int) -> Any:
+    """The array of `ROW` records at an address."""
+    return numba.carray(_as_pointer(address), n_token, ROW)
+
+
+@part
+def tiles_at(address: int, n_tile: int) -> Any:
+    """The array of `TILE` records at an address."""
+    return numba.carray(_as_pointer(address), n_tile, TILE)

@@ -23,9 +23,10 @@ def run_step(address: int, thread: int) -> None:
     meeting = step.first_meeting
     for index in range(step.n_layer):
         layer = layers[index]
-        first = step.first_output if index == step.n_layer - 1 else 0
+        is_last = index == step.n_layer - 1
+        first, first_tile = (step.first_output, step.first_tile) if is_last else (0, 0)
         meeting = project_qkv(step, thread, layer, meeting)
-        meeting = attend(step, thread, layer, index, first, meeting)
+        meeting = attend(step, thread, layer, index, first_tile, meeting)
         attended = (step.attended, step.attended_bytes, 0)
         meeting = add_product(step, thread, layer.o, attended, first, meeting)
         meeting = feed_forward(step, thread, layer, first, meeting)

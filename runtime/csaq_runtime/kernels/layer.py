@@ -3,6 +3,7 @@
 from typing import Any
 
 from csaq_runtime.kernels import attention, lanes
+from csaq_runtime.kernels.access import rows_at, tiles_at
 from csaq_runtime.kernels.attention_store import store_key, store_value
 from csaq_runtime.kernels.barrier import wait_for_all
 from csaq_runtime.kernels.elementwise import accumulate, silu_multiply
@@ -35,19 +36,19 @@ def place_head(step: Any, head: int, norm: int, position: int) -> None:
 
 
 @part
-def cache_of(step: Any, index: int, head: int) -> Any:
-    """(keys, values, kind, bytes per position) of one layer's key/value head."""
+def cache_of(step: Any, row: Any, index: int, head: int) -> Any:
+    """(keys, values, kind, bytes per position) of one layer's key/value head, for a token."""
     offset = (index * step.n_head_kv + head) * step.cached_head_bytes
-    return step.keys + offset, step.values + offset, step.cache_kind, step.cached_row_bytes
+    return row.keys + offset, row.values + offset, step.cache_kind, step.cached_row_bytes
 
 
 @part
-def remember(step: Any, layer: Any, index: int, head: int, token: int) -> None:
-    """Write one token's key and value of one head into the cache."""
-    position, head_pad = step.n_past + token, step.head_pad
+def remember(step: Any, row: Any, layer: Any, index: int, head: int, token: int) -> None:
+    """Write one token's key and value of one head into the cache of its sequence."""
+    position, head_pad = row.position, step.head_pad
     offset = token * step.kv_bytes + 4 * head * head_pad
     place_head(step, step.k + offset, layer.k_norm, position)
-    keys, values, kind, _ = cache_of(step, index, head)
+    keys, values, kind, _ = cache_of(step, row, index, head)
     store_key(step.k + offset, keys, kind, position, head_pad)
     store_value(step.v + offset, values, kind, position, head_pad)
 
@@ -65,56 +66,59 @@ def copy_attended(step: Any, totals: int, out: int, n_head: int) -> None:
 
 
 @part
-def place_queries(step: Any, layer: Any, head_kv: int, token: int, n_token: int, out: int) -> None:
-    """Normalize and rotate the query heads of some tokens and gather them at `out`."""
+def place_queries(step: Any, layer: Any, head_kv: int, tile: Any, position: int, out: int) -> None:
+    """Normalize and rotate the query heads of a tile and gather them at `out`.
+
+    `position` is that of its first token.
+    """
     n_head, head_bytes = step.n_head // step.n_head_kv, 4 * step.head_pad
-    for number in range(n_token):
-        row = step.q + (token + number) * step.q_bytes + head_kv * n_head * head_bytes
+    for number in range(tile.n_token):
+        row = step.q + (tile.token + number) * step.q_bytes + head_kv * n_head * head_bytes
         for head in range(n_head):
             query = row + head * head_bytes
-            place_head(step, query, layer.q_norm, step.n_past + token + number)
+            place_head(step, query, layer.q_norm, position + number)
             for offset in range(0, head_bytes, 64):
                 lanes.store(out + offset, lanes.load(query + offset))
             out += head_bytes
 
 
 @part
-def attend_tokens(
-    step: Any, thread: int, layer: Any, index: int, head_kv: int, token: int, n_token: int
+def attend_tile(
+    step: Any, thread: int, layer: Any, index: int, head_kv: int, tile: Any, row: Any
 ) -> None:
-    """Attention of some tokens' query heads that share one key/value head."""
+    """Attention of a tile's query heads that share one key/value head; `row`: its first token."""
+    n_token = tile.n_token
     n_head, head_pad = step.n_head // step.n_head_kv, step.head_pad
     start = step.scratch + thread * step.scratch_bytes
     queries, totals = start + step.scratch_queries, start + step.scratch_totals
-    place_queries(step, layer, head_kv, token, n_token, queries)
+    place_queries(step, layer, head_kv, tile, row.position, queries)
     scratch = (start + step.scratch_scores, step.scratch_score_bytes, totals)
-    head_cache, rows = cache_of(step, index, head_kv), (n_token * n_head, n_head, head_pad)
-    n_seen = step.n_past + token + 1
-    attention.attend(queries, head_cache, scratch, rows, n_seen, step.attention_scale)
+    head_cache, rows = cache_of(step, row, index, head_kv), (n_token * n_head, n_head, head_pad)
+    attention.attend(queries, head_cache, scratch, rows, row.position + 1, step.attention_scale)
     for number in range(n_token):
-        out = step.attended + (token + number) * step.attended_bytes
+        out = step.attended + (tile.token + number) * step.attended_bytes
         out += 4 * head_kv * n_head * step.head_dim
         copy_attended(step, totals + 4 * number * n_head * head_pad, out, n_head)
 
 
 @part
 def attend(step: Any, thread: int, layer: Any, index: int, first: int, meeting: int) -> int:
-    """Fill the cache, then attend for the tokens from `first` on.
+    """Fill the caches, then attend for the tiles from `first` on.
 
-    Work items are (key/value head, a few tokens), dealt out in turn. With one token a thread
+    Work items are (key/value head, tile), dealt out in turn. With one token a thread
     attends to the very heads it has just written, so nobody needs to wait in between.
     """
     n_token, n_thread = step.n_token, step.n_thread
+    rows, tiles = rows_at(step.rows, n_token), tiles_at(step.tiles, step.n_tile)
     for item in range(thread, step.n_head_kv * n_token, n_thread):
-        remember(step, layer, index, item // n_token, item % n_token)
+        token = item % n_token
+        remember(step, rows[token], layer, index, item // n_token, token)
     if n_token > 1:
         meeting = wait_for_all(step.counter, meeting, n_thread)
-    n_together = step.n_together
-    n_tile = (n_token - first + n_together - 1) // n_together
+    n_tile = step.n_tile - first
     for item in range(thread, step.n_head_kv * n_tile, n_thread):
-        token = first + item % n_tile * n_together
-        n = min(n_together, n_token - token)
-        attend_tokens(step, thread, layer, index, item // n_tile, token, n)
+        tile = tiles[first + item % n_tile]
+        attend_tile(step, thread, layer, index, item // n_tile, tile, rows[tile.token])
     return wait_for_all(step.counter, meeting, n_thread)
 
 

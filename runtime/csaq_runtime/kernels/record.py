@@ -1,8 +1,8 @@
 """Memory layout of what one step reads: NumPy record types shared by Python and jitted code.
 
-`model.py` fills `LAYER` and `LINEAR` once per model, `step.py` a `STEP` per call. Every field
-is an int64 address, byte count or element count unless it is a float32 factor. `pad` in a name
-means: rounded up so that vectors of 16 fit, the rest being zeros.
+`table.py` fills `LAYER` and `LINEAR` once per model, `step.py` a `STEP` per call, `batch.py` its
+`ROW`s and `TILE`s. Every field is an int64 address, byte count or element count unless it is a
+float32 factor. `pad` in a name means: rounded up so that vectors of 16 fit, the rest being zeros.
 """
 
 import numpy as np
@@ -42,12 +42,28 @@ LAYER = np.dtype(
     align=True,
 )
 
+ROW = np.dtype(
+    [
+        ("position", np.int64),  # of the token in its sequence
+        ("keys", np.int64),  # the sequence's cache: [n_layer][n_head_kv][head bytes] each
+        ("values", np.int64),
+    ],
+    align=True,
+)
+"""One token of a batch."""
+
+TILE = np.dtype([("token", np.int64), ("n_token", np.int64)], align=True)
+"""Successive tokens of one sequence that attend together, and no more than `n_together`."""
+
 STEP = np.dtype(
     [
         # the batch
         ("n_token", np.int64),
-        ("n_past", np.int64),  # positions in the cache before the batch
+        ("rows", np.int64),  # ROW [n_token]
+        ("tiles", np.int64),  # TILE [n_tile]
+        ("n_tile", np.int64),
         ("first_output", np.int64),  # logits are wanted from this token of the batch on
+        ("first_tile", np.int64),  # and from this tile on
         # threads
         ("n_thread", np.int64),
         ("counter", np.int64),  # address of the barrier's counter
@@ -65,9 +81,7 @@ STEP = np.dtype(
         ("epsilon", np.float32),
         ("attention_scale", np.float32),
         ("rope", np.int64),  # float32 [n_ctx][cosines of half a head, sines]
-        # the cache: [n_layer][n_head_kv][head_bytes], keys and values apart
-        ("keys", np.int64),
-        ("values", np.int64),
+        # the caches, all of one shape
         ("cached_head_bytes", np.int64),
         ("cached_row_bytes", np.int64),  # of one position of a head
         ("cache_kind", np.int64),  # see `kernels/cached.py`
@@ -98,7 +112,6 @@ STEP = np.dtype(
         ("scratch_score_bytes", np.int64),
         ("scratch_totals", np.int64),
         ("scratch_queries", np.int64),
-        ("n_together", np.int64),  # tokens that attend together
     ],
     align=True,
 )
