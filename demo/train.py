@@ -120,7 +120,7 @@ def validation_loss(model: torch.nn.Module, ids: Tensor, n_ctx: int, n_batch: in
 
 def token_loss(model: torch.nn.Module, windows: Tensor) -> Tensor:
     """Cross-entropy of each next token of `windows`, int64 [n, n_ctx + 1]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, torch.cpu._is_avx512_bf16_supported()):
         logits = model(windows[:, :-1]).logits
     return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
 
