@@ -17,6 +17,10 @@ COMMANDS = {
     "calibrate": ("csaq_cli.calibrate", "See which weights matter: statistics, imatrix."),
     "run": ("csaq_cli.run", "Chat with a GGUF, or complete one prompt."),
     "info": ("csaq_cli.info", "Show what a GGUF holds: sizes, types, metadata, memory."),
+    "diff": (
+        "csaq_cli.diff",
+        "Show what changed between two GGUFs: keys, types, error per tensor.",
+    ),
     "eval": ("csaq_cli.eval", "Measure files: perplexity, and divergence from a baseline."),
     "frontier": ("csaq_cli.frontier", "Picture what each size costs, beside llama-quantize."),
     "bench": ("csaq_cli.bench", "Measure how fast a GGUF runs, beside llama-bench if you like."),
