@@ -10,10 +10,23 @@ if TYPE_CHECKING:
     from csaq_runtime.engine import Engine
 
 
-def print_footer(engine: "Engine") -> None:
-    """`[ Prompt: x t/s | Generation: y t/s ]` of the last reply, on stderr."""
-    prompt, generation = (f"{rate:.1f} t/s" for rate in rates(engine))
-    print(f"[ Prompt: {prompt} | Generation: {generation} ]", file=sys.stderr)
+def print_footer(completion: "Completion") -> None:
+    """`[ Prompt: x t/s | Generation: y t/s | Context: n/n_ctx ]` of a reply, on stderr.
+
+    A reply that a limit ended says so.
+    """
+    prompt, generation = (f"{rate:.1f} t/s" for rate in rates(completion.engine))
+    used = completion.n_prompt + completion.n_generated
+    parts = [
+        f"Prompt: {prompt}",
+        f"Generation: {generation}",
+        f"Context: {used}/{completion.engine.n_ctx}",
+    ]
+    if completion.finish == "length":
+        full = used >= completion.engine.n_ctx
+        limit = "the context is full" if full else f"{completion.n_predict} tokens (-n)"
+        parts.append(f"cut off: {limit}")
+    print(f"[ {' | '.join(parts)} ]", file=sys.stderr)
 
 
 def print_json(text: str, completion: "Completion") -> None:

@@ -64,7 +64,7 @@ def reply_once(engine: Engine, prompt: str, options: RunOptions) -> None:
         sys.stdout.flush()
     print()
     if not options.quiet:
-        print_footer(engine)
+        print_footer(completion)
 
 
 def chat_on_terminal(engine: Engine, options: RunOptions) -> None:
@@ -77,5 +77,5 @@ def chat_on_terminal(engine: Engine, options: RunOptions) -> None:
     from csaq_cli.chat.terminal import chat
 
     session = ChatSession(engine, sampling_of(options), options.predict, options.system_prompt)
-    color = wants_color(options.color, sys.stderr)
+    color = wants_color(options.color, sys.stdout)
     chat(session, color=color, quiet=options.quiet, single_turn=options.single_turn)

@@ -17,6 +17,7 @@ Examples:
   csaq run model.gguf                        chat on a terminal
   csaq run model.gguf -p "Once upon a time"  one reply
   cat question.txt | csaq run model.gguf     one reply to standard input
+  csaq run hf:Qwen/Qwen3-0.6B-GGUF:Q8_0      a model of the Hugging Face hub
 """
 
 
@@ -25,7 +26,7 @@ Examples:
 def run(options: RunOptions) -> None:
     """Chat with FILE, or complete one prompt.
 
-    FILE is a GGUF or a folder with exactly one. Without a prompt, on a terminal,
+    FILE is a GGUF, a folder with exactly one, or hf:org/repo[:TAG]. Without a prompt, on a terminal,
     a model with a chat template chats; anything else is answered once.
     """
     path = find_gguf(_chosen(options))

@@ -15,9 +15,9 @@ class Terminal(io.StringIO):
 
 
 def test_footer_gives_both_rates_on_stderr(scripted, capsys):
-    print_footer(scripted([]))
+    print_footer(Completion(scripted([]), [65], None, -1))
     captured = capsys.readouterr()
-    assert captured.err == "[ Prompt: 20.0 t/s | Generation: 2.0 t/s ]\n"
+    assert captured.err == "[ Prompt: 20.0 t/s | Generation: 2.0 t/s | Context: 1/1000 ]\n"
     assert captured.out == ""
 
 

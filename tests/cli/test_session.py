@@ -58,6 +58,20 @@ def test_message_that_does_not_fit_leaves_the_conversation_as_it_was(scripted):
     assert session.messages == before
 
 
+def test_full_context_leaves_out_the_oldest_turns_but_saves_them(scripted, tmp_path):
+    session = ChatSession(scripted(["one", "two", "three"], n_ctx=84), Sampling(), system="be kind")
+    for text in ("first", "second", "third"):
+        "".join(session.say(text))
+    prompts = session.engine.prompts
+    assert "first" in prompts[1]
+    assert prompts[2] == "<system>be kind<user>third<assistant>"
+    assert session.n_left_out == 4
+    session.save(tmp_path / "talk.json")
+    assert "first" in (tmp_path / "talk.json").read_text()
+    session.clear()
+    assert session.n_left_out == 0
+
+
 def test_saved_conversation_loads_again(session, scripted, tmp_path):
     "".join(session.say("größer 🦊"))
     session.save(tmp_path / "talk.json")

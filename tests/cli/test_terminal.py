@@ -55,6 +55,35 @@ def test_first_ctrl_c_stops_the_reply_and_keeps_what_was_said(scripted, capsys, 
     assert session.messages[-1]["content"] == "f"
 
 
+def test_footer_tells_context_and_a_reply_cut_off(scripted, capsys):
+    take_turn(ChatSession(scripted(["fine"]), Sampling(), n_predict=2), "hi", quiet=False)
+    n_prompt = len("<user>hi<assistant>")
+    wanted = f"| Context: {n_prompt + 2}/1000 | cut off: 2 tokens (-n) ]"
+    assert capsys.readouterr().err.rstrip().endswith(wanted)
+
+
+def test_messages_left_out_are_said_even_when_quiet(scripted, capsys):
+    session = ChatSession(scripted(["fine"] * 9, n_ctx=100), Sampling())
+    said = []
+    for _ in range(9):
+        take_turn(session, "how are you?", quiet=True)
+        said.append(capsys.readouterr().err)
+    assert [bool(text) for text in said] == [False, False, True, False, True] + [False, True] * 2
+    assert "no longer sees the 4 oldest messages" in said[2]
+
+
+def test_styles_are_for_terminals_with_colors(scripted, capsys):
+    for color, shown in ((True, "\x1b[1mfine\x1b[0m\n"), (False, "**fine**\n")):
+        take_turn(ChatSession(scripted(["**fine**"]), Sampling()), "hi", quiet=True, color=color)
+        assert capsys.readouterr().out == shown
+
+
+def test_reply_that_the_template_has_begun_with_reasoning_is_dim(scripted, capsys):
+    engine = scripted(["why</think>so"], chat_template="{{ messages[0].content }}<think>\n")
+    take_turn(ChatSession(engine, Sampling()), "hi", quiet=True, color=True)
+    assert capsys.readouterr().out == "\x1b[2mwhy\x1b[0mso\n"
+
+
 def test_bye_ends_the_chat(scripted):
     assert not take_turn(ChatSession(scripted([]), Sampling()), "/bye", quiet=True)
 
@@ -106,7 +135,7 @@ READY = r"\n?> "
 def test_chat_talks_keeps_history_and_leaves_with_ctrl_d(terminal, tmp_path):
     terminal.wait_for(READY)
     terminal.type("hello\r")
-    terminal.wait_for(r"\[ Prompt: .* t/s \| Generation: .* t/s \]")
+    terminal.wait_for(r"\[ Prompt: .* t/s \| Generation: .* t/s \| Context: \d+/128")
     terminal.wait_for(READY)
     terminal.type('"""two\rlines"""\r')
     terminal.wait_for(r"\[ Prompt: ")

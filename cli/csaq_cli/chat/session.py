@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csaq_cli.chat.window import fitting
 from csaq_cli.completion import Completion
 from csaq_runtime.errors import UsageError
-from csaq_runtime.prompt import Message, chat_ids
+from csaq_runtime.prompt import Message
 
 if TYPE_CHECKING:
     from csaq_runtime.engine import Engine
@@ -23,6 +24,8 @@ class ChatSession:
 
     `messages` only ever holds whole turns: a message whose reply could not begin
     (template error, context full) is not kept, an interrupted reply is kept as far as it got.
+    The oldest `n_left_out` messages do not fit into the context any more: the model is not shown
+    them, and `note` says so when they become more. `completion` is the last reply's.
     """
 
     def __init__(
@@ -30,6 +33,8 @@ class ChatSession:
     ) -> None:
         self.engine, self.sampling, self.n_predict = engine, sampling, n_predict
         self.messages: list[Message] = []
+        self.n_left_out, self.note = 0, ""
+        self.completion: Completion | None = None
         self.set_system(system)
 
     def say(self, text: str) -> Generator[str]:
@@ -45,8 +50,12 @@ class ChatSession:
         return self._answer(self.messages[:-1])
 
     def _answer(self, messages: list[Message]) -> Generator[str]:
-        ids = chat_ids(self.engine.vocabulary, messages)
-        return self._stream(messages, Completion(self.engine, ids, self.sampling, self.n_predict))
+        engine, before = self.engine, self.n_left_out
+        ids, n_left_out = fitting(engine.vocabulary, messages, engine.n_ctx, before)
+        self.completion = Completion(engine, ids, self.sampling, self.n_predict)
+        self.n_left_out = n_left_out
+        self.note = _left_out(n_left_out, engine.n_ctx) if n_left_out > before else ""
+        return self._stream(messages, self.completion)
 
     def _stream(self, messages: list[Message], completion: Completion) -> Generator[str]:
         pieces: list[str] = []
@@ -73,6 +82,7 @@ class ChatSession:
     def clear(self) -> None:
         """Forget everything but the system message."""
         self.messages = self.messages[:1] if self.system else []
+        self.n_left_out = 0
 
     def save(self, path: Path) -> None:
         """Write messages and settings as JSON, atomically. Raises OSError."""
@@ -92,7 +102,14 @@ class ChatSession:
             raise UsageError(f"{path}: not a conversation saved by /save") from error
         if not isinstance(messages, list) or not all(map(_is_message, messages)):
             raise UsageError(f"{path}: messages: not a list of role and content")
-        self.messages = messages
+        self.messages, self.n_left_out = messages, 0
+
+
+def _left_out(n_message: int, n_ctx: int) -> str:
+    return (
+        f"the context of {n_ctx} tokens is full: the model no longer sees the {n_message} "
+        "oldest messages (/clear starts over, -c enlarges the context)"
+    )
 
 
 def _is_message(value: Any) -> bool:
