@@ -26,8 +26,8 @@ Examples:
 def run(options: RunOptions) -> None:
     """Chat with FILE, or complete one prompt.
 
-    FILE is a GGUF, a folder with exactly one, or hf:org/repo[:TAG]. Without a prompt, on a terminal,
-    a model with a chat template chats; anything else is answered once.
+    FILE is a GGUF, a folder with exactly one, or hf:org/repo[:TAG]. Without a prompt, on a
+    terminal, a model with a chat template chats; anything else is answered once.
     """
     path = find_gguf(_chosen(options))
     prompt = _given_prompt(options)
