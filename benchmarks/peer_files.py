@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ NEEDS_IMATRIX = ("IQ1", "IQ2", "IQ3_XXS", "Q2_K_S")
 
 @dataclass(frozen=True)
 class Made:
-    """A file, who made it for which preset, and at what cost (peak resident memory)."""
+    """A file, who made it for which preset, and its cost: processor time, peak resident memory."""
 
     preset: str
     maker: str
@@ -24,8 +23,10 @@ class Made:
 
 
 def run(*command: object) -> tuple[float, float]:
-    """Run quietly; seconds and peak MiB. Stops with the program's output if it fails."""
-    began = time.monotonic()
+    """Run quietly; processor seconds and peak MiB. Stops with the program's output if it fails.
+
+    Processor time, as other programs on the machine change it less than the time of the clock.
+    """
     with subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as child:
@@ -35,16 +36,16 @@ def run(*command: object) -> tuple[float, float]:
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(f"{command[0]} failed:\n{said[-2000:].decode()}")
-    return time.monotonic() - began, usage.ru_maxrss / 2**10
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**10
 
 
 def make_imatrix(tools: Path, base: Path, calib: Path, out: Path, n_ctx: int, n: int) -> Made:
     """Run llama-imatrix over the first `n` windows of the calibration text."""
-    shape = ("-c", n_ctx, "--chunks", n, "-ngl", 0, "-t", os.cpu_count())
-    return Made(
-        "", "llama-imatrix", out, *run(tools / "llama-imatrix", "-m", base, "-f", calib,
-                                       "-o", out, *shape)
-    )  # fmt: skip
+    partial = out.with_suffix(".partial")
+    shape = ("-c", n_ctx, "--chunks", n, "-ngl", 0, "-t", 1)
+    cost = run(tools / "llama-imatrix", "-m", base, "-f", calib, "-o", partial, *shape)
+    partial.rename(out)
+    return Made("", "llama-imatrix", out, *cost)
 
 
 def quantized(tools: Path, base: Path, imatrix: Path | None, preset: str, folder: Path) -> Made:
@@ -56,7 +57,7 @@ def quantized(tools: Path, base: Path, imatrix: Path | None, preset: str, folder
         preset,
         maker,
         out,
-        *run(tools / "llama-quantize", *guide, base, out, preset, os.cpu_count()),
+        *run(tools / "llama-quantize", *guide, base, out, preset, 1),
     )
 
 

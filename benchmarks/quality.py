@@ -42,11 +42,11 @@ def our_file(model: Path, wanted: Made, calibrating: Calibrating, effort: str, w
     out = wanted.path.with_name(f"{wanted.preset}-csaq.gguf")
     size = wanted.path.stat().st_size
     request = Request(calibrating, Target(size=size), effort, work_dir=work)
-    began = time.monotonic()
+    began = time.process_time()
     convert_calibrated(Conversion(str(model), out, "Q4_K_M", force=True), request)
     assert size * (1 - TOLERANCE) <= out.stat().st_size <= size, (out, size)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return Made(wanted.preset, OURS, out, time.monotonic() - began, peak)
+    return Made(wanted.preset, OURS, out, time.process_time() - began, peak)
 
 
 def measure(made: list[Made], base: Path, text: Path, n_ctx: int, n_chunk: int) -> list[Evaluation]:
@@ -77,7 +77,7 @@ def record(file: Made, name: str, evaluation: Evaluation) -> dict[str, object]:
         "kl_p99": divergence.p99,
         "same_top": divergence.same_top.value,
         "perplexity": evaluation.perplexity.value,
-        "seconds": round(file.seconds, 1),
+        "cpu_seconds": round(file.seconds, 1),
         "peak_mib": round(file.peak_mib),
     }
 
@@ -85,14 +85,14 @@ def record(file: Made, name: str, evaluation: Evaluation) -> dict[str, object]:
 def print_table(records: list[dict[str, object]]) -> None:
     """KL (± 1.96 standard errors) by preset and text, ours against the best of the others."""
     makers = list(dict.fromkeys(str(r["maker"]) for r in records if r["maker"] != OURS))
-    print(f"| size of | bytes | text | {' | '.join(makers)} | csaq | change | seconds |")
+    print(f"| size of | bytes | text | {' | '.join(makers)} | csaq | change | CPU s |")
     print("|---" * (len(makers) + 6) + "|")
     for preset, text in dict.fromkeys((r["preset"], r["text"]) for r in records):
         rows = {str(r["maker"]): r for r in records if (r["preset"], r["text"]) == (preset, text)}
         cells = [interval(rows[maker]) if maker in rows else "–" for maker in [*makers, OURS]]
         others = [float(str(rows[maker]["kl"])) for maker in makers if maker in rows]
         change = float(str(rows[OURS]["kl"])) / min(others) - 1
-        size, seconds = rows[OURS]["bytes"], rows[OURS]["seconds"]
+        size, seconds = rows[OURS]["bytes"], rows[OURS]["cpu_seconds"]
         print(f"| {preset} | {size:,} | {text} | {' | '.join(cells)} | {change:+.0%} | {seconds} |")
 
 
@@ -127,7 +127,9 @@ def make_files(args: argparse.Namespace, base: Path) -> list[Made]:
     if not imatrix.exists():
         n_window = PEER_WINDOWS * args.nsamples
         found = make_imatrix(args.peer, base, args.calib, imatrix, args.seqlen, n_window)
-        print(f"llama-imatrix: {found.seconds:.0f} s, {found.peak_mib:.0f} MiB", file=sys.stderr)
+        print(
+            f"llama-imatrix: {found.seconds:.0f} CPU s, {found.peak_mib:.0f} MiB", file=sys.stderr
+        )
     calibrating = Calibrating(str(args.calib), args.nsamples, args.seqlen, 0, "cpu")
     made: list[Made] = []
     for preset in args.presets:
@@ -136,7 +138,7 @@ def make_files(args: argparse.Namespace, base: Path) -> list[Made]:
         )
         made += [*plain, quantized(args.peer, base, imatrix, preset, args.folder)]
         made.append(our_file(args.model, made[-1], calibrating, args.effort, args.folder / "work"))
-        print(f"{preset}: {made[-1].seconds:.0f} s", file=sys.stderr)
+        print(f"{preset}: {made[-1].seconds:.0f} CPU s", file=sys.stderr)
     for name, path in (pair.split("=", 1) for pair in args.rival):
         rival = Made(name, "rival", Path(path), 0.0, 0.0)
         ours = our_file(args.model, rival, calibrating, args.effort, args.folder / "work")
