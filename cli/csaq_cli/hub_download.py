@@ -64,7 +64,7 @@ def download(repo: str, name: str) -> Path:
 def _transfer(url: str, file: BinaryIO, size: int, name: str) -> None:
     """Append what is missing of `size` bytes to `file`."""
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     done = file.seek(0, os.SEEK_END)
     if done > size:
