@@ -16,6 +16,7 @@ COMMANDS = {
     "convert": ("csaq_cli.convert", "Turn a Hugging Face model (or a 16-bit GGUF) into a GGUF."),
     "calibrate": ("csaq_cli.calibrate", "See which weights matter: statistics, imatrix."),
     "run": ("csaq_cli.run", "Chat with a GGUF, or complete one prompt."),
+    "serve": ("csaq_cli.serve", "Serve a GGUF over HTTP: OpenAI's API and a chat page."),
     "info": ("csaq_cli.info", "Show what a GGUF holds: sizes, types, metadata, memory."),
     "diff": (
         "csaq_cli.diff",

@@ -70,9 +70,29 @@ class KVCache:
 
     def common_prefix(self, ids: Sequence[int]) -> int:
         """How many leading ids are already held."""
-        n = 0
-        for held, wanted in zip(self._ids, ids, strict=False):
-            if held != wanted:
-                break
-            n += 1
-        return n
+        return common_prefix(self._ids, ids)
+
+    def copy_from(self, other: "KVCache", n: int) -> None:
+        """Forget everything and take over the first `n` positions of a cache of the same shape."""
+        if not 0 <= n <= other.n_past:
+            raise ValueError(f"cannot copy {n} of {other.n_past} positions")
+        # Keys lie in blocks of 16 positions; what the last block holds beyond `n` is not seen.
+        rows = slice(0, padded(n))
+        self._ids = []
+        self.keys[:, :, rows], self.values[:, :, rows] = (
+            other.keys[:, :, rows],
+            other.values[:, :, rows],
+        )
+        self._ids = list(other.ids[:n])
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many leading ids two sequences share; compares slices, which is quick."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

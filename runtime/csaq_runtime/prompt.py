@@ -1,13 +1,14 @@
 """What a model is asked: messages or plain text → token ids that fit its context."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from csaq_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from csaq_runtime.tokenizer import Vocabulary
 
+_NO_EXTRA: Mapping[str, Any] = {}
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -17,12 +18,17 @@ def conversation(system: str, user: str) -> list[Message]:
     return [*opening, {"role": "user", "content": user}]
 
 
-def chat_ids(vocabulary: "Vocabulary", messages: Sequence[Mapping[str, str]]) -> list[int]:
+def chat_ids(
+    vocabulary: "Vocabulary",
+    messages: Sequence[Mapping[str, str]],
+    extra: Mapping[str, Any] = _NO_EXTRA,
+) -> list[int]:
     """Token ids of `messages` in the model's own chat template, ready for the reply.
 
     Control tokens come from the template alone: their texts inside a message stay text.
     Most templates write the BOS text themselves, some leave it to the tokenizer:
-    it is added only where it is wanted and missing. Raises TemplateError.
+    it is added only where it is wanted and missing. `extra` are template variables such as
+    `enable_thinking`. Raises TemplateError.
     """
     from csaq_runtime.template import plain_values, render_chat
 
@@ -33,6 +39,7 @@ def chat_ids(vocabulary: "Vocabulary", messages: Sequence[Mapping[str, str]]) ->
         disguise.hide(plain),
         bos_token=token_text(vocabulary, vocabulary.bos_id),
         eos_token=token_text(vocabulary, vocabulary.eos_id),
+        extra=extra,
     )
     ids = vocabulary.encode_prompt(text, disguise)
     bos = vocabulary.bos_id

@@ -1,6 +1,6 @@
 """Sampling: one row of logits → the next token id.
 
-Order and defaults are llama.cpp's (`common/common.h`, `src/llama-sampler.cpp`): repeat penalty,
+Order and defaults are llama.cpp's (`common/common.h`, `src/llama-sampler.cpp`): biases, penalties,
 top-k, top-p, min-p, temperature, draw. Each filter works on the candidates the one before left.
 """
 
@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 from csaq_runtime.errors import ModelError, UsageError
 
 CHUNK = 64
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
 
 
 @dataclass(frozen=True)
 class Sampling:
     """What decides a draw. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 are off.
 
-    `repeat_last_n` counts tokens, -1 means the whole context. `seed` None takes fresh entropy.
+    `repeat_last_n` counts tokens, -1 means the whole context; all penalties look back so far.
+    `logit_bias` is added to the logits of those ids. `seed` None takes fresh entropy.
     """
 
     temperature: float = 0.8
@@ -28,10 +37,13 @@ class Sampling:
     min_p: float = 0.05
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p", "min_p", "repeat_penalty"):
+        for name in _NUMBERS:
             if not np.isfinite(getattr(self, name)):
                 raise UsageError(f"{name} must be a finite number")
         if self.repeat_penalty <= 0:
@@ -54,7 +66,7 @@ class Sampler:
         sampling = self.sampling
         if not np.isfinite(logits.max()):
             raise ModelError("the model computes logits that are not finite numbers")
-        logits = penalize(logits, context, sampling.repeat_penalty, sampling.repeat_last_n)
+        logits = penalize(bias(logits, sampling.logit_bias), context, sampling)
         if sampling.temperature <= 0:
             return int(logits.argmax())
         ids = keep_top_k(logits, sampling.top_k)
@@ -66,20 +78,34 @@ class Sampler:
         return int(ids[min(int(drawn), ids.size - 1)])
 
 
-def penalize(
-    logits: NDArray[np.float32], context: Sequence[int], penalty: float, last_n: int
-) -> NDArray[np.float32]:
-    """Logits with those of recently seen ids pushed down (CTRL, arXiv:1909.05858).
-
-    Returns `logits` itself when nothing changes.
-    """
-    recent = context if last_n == -1 else context[max(len(context) - last_n, 0) :]
-    if penalty == 1.0 or not len(recent):
+def bias(logits: NDArray[np.float32], biases: Sequence[tuple[int, float]]) -> NDArray[np.float32]:
+    """Logits plus `biases` (id, summand); `logits` itself where there are none."""
+    if not biases:
         return logits
-    ids = np.unique(np.asarray(recent, np.int64))
+    biased = logits.copy()
+    for token, summand in biases:
+        biased[token] += np.float32(summand)
+    return biased
+
+
+def penalize(
+    logits: NDArray[np.float32], context: Sequence[int], sampling: Sampling
+) -> NDArray[np.float32]:
+    """Logits with those of recently seen ids pushed down.
+
+    `repeat_penalty` divides (CTRL, arXiv:1909.05858), `presence_penalty` is subtracted once,
+    `frequency_penalty` as often as the id was seen. Returns `logits` itself when nothing changes.
+    """
+    penalty, last_n = sampling.repeat_penalty, sampling.repeat_last_n
+    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
+    recent = context if last_n == -1 else context[max(len(context) - last_n, 0) :]
+    if (penalty == 1.0 and presence == 0.0 and frequency == 0.0) or not len(recent):
+        return logits
+    ids, counts = np.unique(np.asarray(recent, np.int64), return_counts=True)
     seen = logits[ids]
     penalized = logits.copy()
-    penalized[ids] = np.where(seen <= 0, seen * penalty, seen / penalty)
+    repeated = np.where(seen <= 0, seen * penalty, seen / penalty)
+    penalized[ids] = repeated - (presence + frequency * counts)
     return penalized
 
 

@@ -11,6 +11,7 @@ from csaq_cli.convert import convert
 from csaq_cli.eval import eval as evaluate
 from csaq_cli.frontier import frontier
 from csaq_cli.run import run
+from csaq_cli.serve import serve
 from csaq_export.presets import PRESETS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -20,6 +21,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
     ("guide", "command"),
     [
         ("run.md", run),
+        ("serve.md", serve),
         ("bench.md", bench),
         ("convert.md", convert),
         ("eval.md", evaluate),

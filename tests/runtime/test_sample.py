@@ -59,7 +59,8 @@ def test_penalty_pushes_recent_ids_down_only(
     logits: np.ndarray, context: list[int], last_n: int
 ) -> None:
     context = [id % logits.size for id in context]
-    penalized = penalize(logits, context, 1.3, last_n)
+    sampling = Sampling(repeat_penalty=1.3, repeat_last_n=last_n)
+    penalized = penalize(logits, context, sampling)
     recent = set(context if last_n == -1 else context[len(context) - min(last_n, len(context)) :])
     for id in range(logits.size):
         if id in recent:

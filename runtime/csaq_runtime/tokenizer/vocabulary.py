@@ -110,6 +110,10 @@ class Vocabulary:
         """Text of one token, special tokens included; a broken character becomes U+FFFD."""
         return self._piece_of(id).decode("utf-8", "replace")
 
+    def token_bytes(self, id: int) -> bytes:
+        """Bytes of one token, special tokens included; maybe part of a character only."""
+        return self._piece_of(id)
+
     def stream(self) -> Detokenizer:
         """A detokenizer for generated ids; control tokens give no text."""
         return Detokenizer(lambda id: b"" if self._hides(id) else self._piece_of(id))
