@@ -7,6 +7,7 @@ other inputs is refused rather than used. Files appear whole or not at all.
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from csaq_runtime.errors import ModelError, UsageError
+from csaq_runtime.errors import ModelError, ResourceError, UsageError
 
 # What decides a stage's content, e.g. {"calibration": sha256, "seed": "7"}.
 Fingerprint = Mapping[str, str]
@@ -46,14 +47,24 @@ class WorkDir:
             raise ModelError(f"{path}: damaged: {error}", "delete it; it is made again") from error
 
     def save(self, stage: str, fingerprint: Fingerprint, tensors: Mapping[str, Tensor]) -> None:
-        """Write the stage atomically."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write the stage atomically; ResourceError if that fails, which leaves the others."""
         partial = self.path(stage).with_suffix(".partial")
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, partial, {"fingerprint": json.dumps(dict(fingerprint), sort_keys=True)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, self.path(stage))
+        about = {"fingerprint": json.dumps(dict(fingerprint), sort_keys=True)}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(whole, partial, about)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, self.path(stage))
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or error
+            raise ResourceError(
+                f"{self.path(stage)}: cannot be written: {reason}",
+                "finished stages are kept; make room and start again with the same --work-dir",
+            ) from error
 
     def drop(self, stage: str) -> None:
         """Delete a stage that nothing needs any more."""
