@@ -8,7 +8,6 @@ closer         measured against the stock preset of the size, the closer one sta
 refine         at the best effort: scales and norms tuned to the original's predictions
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from csaq_export.metadata import Metadata, f32, text, u32
 from csaq_export.model import Model
 from csaq_export.pipeline import Conversion, Progress, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_model
+from csaq_export.ranks import is_first, ranks_folder
 from csaq_export.rival import closer, rival_preset
 from csaq_export.rounded import Rounded, refine, round_tensors
 from csaq_export.source import download, open_model
@@ -78,6 +78,8 @@ def convert_calibrated(
         if request.target is not None and request.effort != "fast" and not request.overrides:
             rival = rival_preset(model, target_bytes(model, request.target), request.floor)
             plan, rounded = closer(guidance, (plan, rounded), rival, n_sweep, report)
+        if not is_first():
+            return plan
         final = refine(plan, guidance, rounded, TUNING_STEPS[request.effort], report)
         with new_file(conversion.out, plan.n_bytes, conversion.force) as file:
             file.write(front_matter(plan.metadata, plan.tensors))
@@ -118,11 +120,8 @@ def local_folder(conversion: Conversion) -> Path:
 
 @contextmanager
 def _work(request: Request) -> Iterator[WorkDir]:
-    if request.work_dir is not None:
-        yield WorkDir(request.work_dir)
-        return
-    with tempfile.TemporaryDirectory(prefix="csaq-") as folder:
-        yield WorkDir(Path(folder))
+    with ranks_folder(request.work_dir) as folder:
+        yield WorkDir(folder)
 
 
 def _plan(

@@ -5,7 +5,7 @@ The expensive part of a calibrated conversion; a change of budget starts after i
 
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from csaq_export.calibration import Calibration, read_calibration
 from csaq_export.parallel import in_parallel
 from csaq_export.quantize import decode
 from csaq_export.quantize.guided import encode_guided
+from csaq_export.ranks import find_device, from_all_ranks, from_first, is_first, own_share
 from csaq_export.sensitivity import Sensitivity, sensitivities
 from csaq_export.statistics import Collection, collect
 from csaq_export.torch_model import TorchModel, load_tokenizer, load_torch_model
@@ -65,15 +66,6 @@ class Guidance:
     device: torch.device
 
 
-def find_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one; UsageError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device")
-    return torch.device(name)
-
-
 def guide(folder: Path, wanted: Calibrating, work: WorkDir, report: Report) -> Guidance:
     """Calibrate the model in `folder`; what `work` already holds is not made again."""
     model = load_torch_model(folder)
@@ -111,22 +103,28 @@ def curves(guidance: Guidance, report: Report) -> dict[str, Curve]:
     """The Curve of every matrix: predicted from curvature, scaled by one measurement each."""
     names = list(guidance.sensitivities)
     fingerprint = {**guidance.fingerprint, "types": ",".join(t.name for t in LADDER)}
-    stored = guidance.work.load("curves", fingerprint)
-    if stored is None:
-        done = itertools.count(1)
-
-        def predict(name: str) -> Curve:
-            curve = _curve(guidance, name)
-            report("measuring types", next(done), len(names))
-            return curve
-
-        predicted = dict(zip(names, in_parallel(predict, names, guidance.device), strict=True))
-        factors = measured_factors(guidance, predicted, report)
-        stored = {
-            name: _as_tensor(curve.scaled(factors[name])) for name, curve in predicted.items()
-        }
-        guidance.work.save("curves", fingerprint, stored)
+    if from_first(not guidance.work.has("curves", fingerprint)):
+        predicted = _predicted(guidance, own_share(names), report)
+        measured = measured_factors(guidance, predicted, report)
+        factors = _bounded({n: f for share in from_all_ranks(measured) for n, f in share.items()})
+        own = {n: _as_tensor(curve.scaled(factors[n])) for n, curve in predicted.items()}
+        stored = {n: rows for share in from_all_ranks(own) for n, rows in share.items()}
+        if is_first():
+            guidance.work.save("curves", fingerprint, stored)
+    else:
+        stored = guidance.work.load("curves", fingerprint) or {}
     return {name: _from_tensor(name, stored[name]) for name in names}
+
+
+def _predicted(guidance: Guidance, names: Sequence[str], report: Report) -> dict[str, Curve]:
+    done = itertools.count(1)
+
+    def predict(name: str) -> Curve:
+        curve = _curve(guidance, name)
+        report("measuring types", next(done), len(names))
+        return curve
+
+    return dict(zip(names, in_parallel(predict, names, guidance.device), strict=True))
 
 
 def _curve(guidance: Guidance, name: str) -> Curve:
@@ -155,7 +153,7 @@ def measured_factors(
         expected = max(sensitivity.loss(rounded - original), 1e-30)
         factors[name] = max(probe.divergence(), 0.0) / expected
         guidance.model.write(name, original)
-    return _bounded(factors)
+    return factors
 
 
 def _bounded(factors: dict[str, float]) -> dict[str, float]:

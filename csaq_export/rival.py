@@ -9,6 +9,7 @@ from csaq_export.model import Model
 from csaq_export.plan import Plan, plan_model
 from csaq_export.presets import PRESETS
 from csaq_export.quantize import decode
+from csaq_export.ranks import is_first
 from csaq_export.rounded import Rounded, round_tensors
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
@@ -31,10 +32,15 @@ def rival_preset(model: Model, limit: int, floor: GGMLType) -> Plan | None:
 def closer(
     guidance: Guidance, ours: Candidate, rival: Plan | None, n_sweep: int, report: Report
 ) -> Candidate:
-    """`ours`, unless the preset's types diverge less on held-out text; then those, with a note."""
+    """`ours`, unless the preset's types diverge less on held-out text; then those, with a note.
+
+    The first rank decides; it alone has use for the answer.
+    """
     if rival is None:
         return ours
     theirs = rival, round_tensors(rival, guidance, n_sweep, report)
+    if not is_first():
+        return ours
     mine, other = (measured(guidance, *candidate) for candidate in (ours, theirs))
     if mine <= other:
         return ours

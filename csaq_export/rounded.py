@@ -12,6 +12,7 @@ from csaq_export.guidance import TOKENS_AT_ONCE, Guidance
 from csaq_export.parallel import in_parallel
 from csaq_export.plan import Plan, TensorPlan
 from csaq_export.quantize.guided import encode_guided
+from csaq_export.ranks import own_share, wait_for_ranks
 from csaq_export.tuning import Packed, Schedule, tune
 from csaq_export.workdir import WorkDir
 from csaq_runtime.errors import ModelError
@@ -32,9 +33,7 @@ class Rounded:
         if name not in self.places:
             return None
         stage, key = self.places[name]
-        stored = self.work.load(stage, self.fingerprint)
-        assert stored is not None
-        return stored[key]
+        return self.work.load_one(stage, self.fingerprint, key)
 
     def packed(self, plan: Plan) -> dict[str, Packed]:
         """All rounded matrices of `plan`."""
@@ -44,20 +43,30 @@ class Rounded:
 
 def round_tensors(plan: Plan, guidance: Guidance, n_sweep: int, report: Report) -> Rounded:
     """Round every matrix with a sensitivity; those the work dir has are not made again."""
-    wanted = [tensor for tensor in plan.tensors if tensor.name in guidance.sensitivities]
-    done = itertools.count(1)
+    stages = {
+        tensor: f"rounded-{tensor.name}-{tensor.type.name}-{n_sweep}"
+        for tensor in plan.tensors
+        if tensor.name in guidance.sensitivities
+    }
+    wanted, done = _fair_share(list(stages)), itertools.count(1)
 
-    def round_one(tensor: TensorPlan) -> str:
-        stage = f"rounded-{tensor.name}-{tensor.type.name}-{n_sweep}"
-        if guidance.work.load(stage, guidance.fingerprint) is None:
+    def round_one(tensor: TensorPlan) -> None:
+        if not guidance.work.has(stages[tensor], guidance.fingerprint):
             packed = _round(tensor, guidance, n_sweep)
-            guidance.work.save(stage, guidance.fingerprint, {"packed": packed})
+            guidance.work.save(stages[tensor], guidance.fingerprint, {"packed": packed})
         report("rounding", next(done), len(wanted))
-        return stage
 
-    stages = in_parallel(round_one, wanted, guidance.device)
-    places = {t.name: (stage, "packed") for t, stage in zip(wanted, stages, strict=True)}
+    in_parallel(round_one, wanted, guidance.device)
+    wait_for_ranks()
+    places = {tensor.name: (stage, "packed") for tensor, stage in stages.items()}
     return Rounded(guidance.work, guidance.fingerprint, places)
+
+
+def _fair_share(tensors: list[TensorPlan]) -> list[TensorPlan]:
+    """This rank's tensors: in turn from the most work to the least, in plan order."""
+    by_size = sorted(tensors, key=lambda t: (-t.weight.n_row * t.weight.n_col, t.name))
+    own = set(own_share([tensor.name for tensor in by_size]))
+    return [tensor for tensor in tensors if tensor.name in own]
 
 
 def _round(tensor: TensorPlan, guidance: Guidance, n_sweep: int) -> Tensor:

@@ -6,10 +6,11 @@ other inputs is refused rather than used. Files appear whole or not at all.
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -36,13 +37,43 @@ class WorkDir:
 
         Raises UsageError if it was made from other inputs, ModelError if it is damaged.
         """
-        path = self.path(stage)
-        if not path.exists():
+        if not self.path(stage).exists():
             return None
+        with self._opened(stage, fingerprint) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def load_part(self, stage: str, fingerprint: Fingerprint, prefix: str) -> dict[str, Tensor]:
+        """The tensors of an existing stage whose names begin with `prefix`, without it."""
+        with self._opened(stage, fingerprint) as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+
+    def load_one(self, stage: str, fingerprint: Fingerprint, name: str) -> Tensor:
+        """One tensor of an existing stage."""
+        with self._opened(stage, fingerprint) as file:
+            tensor = file.get_tensor(name)
+            assert isinstance(tensor, Tensor)
+            return tensor
+
+    def names(self, stage: str, fingerprint: Fingerprint) -> list[str]:
+        """Names of an existing stage's tensors; the tensors are not read."""
+        with self._opened(stage, fingerprint) as file:
+            return list(file.keys())
+
+    def has(self, stage: str, fingerprint: Fingerprint) -> bool:
+        """Whether `load` would give the stage; raises the same errors, reads no tensor."""
+        if not self.path(stage).exists():
+            return False
+        with self._opened(stage, fingerprint):
+            return True
+
+    @contextmanager
+    def _opened(self, stage: str, fingerprint: Fingerprint) -> Iterator[Any]:
+        path = self.path(stage)
         try:
             with safe_open(path, "pt") as file:
                 _check_fingerprint(path, file.metadata() or {}, fingerprint)
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                yield file
         except (SafetensorError, json.JSONDecodeError) as error:
             raise ModelError(f"{path}: damaged: {error}", "delete it; it is made again") from error
 

@@ -1,6 +1,5 @@
 """`csaq calibrate`: a model and a text → statistics in a work dir, and an imatrix file."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,11 +62,14 @@ def calibrate(
     with extra_installed("calibrate"):
         from csaq_export.guidance import Calibrating
         from csaq_export.pipeline import Conversion
+        from csaq_export.ranks import is_first, ranks_folder
 
     source = Conversion(model, imatrix or Path(), "F16", revision)
     wanted = Calibrating(calib, nsamples, seqlen, seed, device)
-    with tempfile.TemporaryDirectory(prefix="csaq-") as folder:
-        guidance = _guided(source, wanted, work_dir or Path(folder), quiet)
+    with ranks_folder(work_dir) as folder:
+        guidance = _guided(source, wanted, folder, quiet)
+        if not is_first():
+            return
         if imatrix is not None:
             _write_imatrix(imatrix, guidance)
         if report is not None:

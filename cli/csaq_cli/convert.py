@@ -72,6 +72,7 @@ def convert(
         from csaq_cli import plan_report
         from csaq_cli.progress import show_progress
         from csaq_export import pipeline
+        from csaq_export.ranks import is_first
 
     out = output or Path(default_name(model, _encoding_name(name, calibration)))
     if request is not None and imatrix is not None:
@@ -79,12 +80,14 @@ def convert(
     conversion = pipeline.Conversion(model, out, name, revision, force, imatrix)
     if request is not None:
         plan = _calibrated(conversion, request, dry_run, quiet)
+    elif not is_first():
+        return
     elif dry_run:
         plan = pipeline.plan(conversion)
     else:
         with show_progress(quiet) as progress:
             plan = pipeline.convert(conversion, progress)
-    if report is not None:
+    if report is not None and is_first():
         _write_report(report, plan, out)
     if as_json:
         plan_report.print_json(plan, out)

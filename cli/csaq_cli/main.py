@@ -5,7 +5,11 @@ and `csaq run` never meets torch.
 """
 
 import importlib
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import click
 
@@ -73,11 +77,28 @@ def cli(ctx: click.Context) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run `csaq` and exit: 0 ok, 1 run-time, 2 usage, 3 bad model, 4 resources, 130 interrupted."""
     try:
-        code = cli.main(args, prog_name="csaq", standalone_mode=False)
-        sys.stdout.flush()
+        with _all_ranks():
+            code = cli.main(args, prog_name="csaq", standalone_mode=False)
+            sys.stdout.flush()
     except BaseException as error:
         code = report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _all_ranks() -> Iterator[None]:
+    """Under torchrun: meet the other processes; the first alone prints, but all report failures."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    from csaq_export.ranks import is_first, joined_ranks
+
+    with joined_ranks(), ExitStack() as stack:
+        if not is_first():
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        yield
 
 
 if __name__ == "__main__":

@@ -19,17 +19,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from csaq_export.calibration import Calibration
+from csaq_export.ranks import from_first, wait_for_ranks
 from csaq_export.statistics.decoder import on_device, take_apart
 from csaq_export.statistics.labels import sampled_labels
 from csaq_export.statistics.linear import LinearStatistics, lookup_statistics, observe
-from csaq_export.statistics.reduce import (
-    highest_over_ranks,
-    wait_for_ranks,
-)
 from csaq_export.statistics.stages import (
     EMBEDDING,
     HEAD,
-    Batches,
     Collection,
     Run,
     Statistics,
@@ -58,7 +54,8 @@ def collect(
     fingerprint = {**fingerprint, **calibration.fingerprint, "batch": str(settings.batch_size)}
     run = Run(decoder, calibration, work, fingerprint, settings)
     statistics = Statistics(work, fingerprint, len(decoder.layers))
-    if any(work.load(stage_of(part), fingerprint) is None for part in statistics.parts()):
+    missing = [part for part in statistics.parts() if not work.has(stage_of(part), fingerprint)]
+    if from_first(missing):
         _forward(run, report)
         _backward(run, report)
     return statistics
@@ -66,83 +63,89 @@ def collect(
 
 def _forward(run: Run, report: Report) -> None:
     """Store the input of every layer, and the last one's output."""
-    n_layer, device = len(run.decoder.layers), run.settings.device
-    hidden = run.kept("input-0")
-    if hidden is None:
-        with torch.no_grad():
-            hidden = [run.decoder.embedding(tokens).detach() for _, tokens in run.batches()]
-        run.keep("input-0", hidden)
+    n_layer, device, lanes = len(run.decoder.layers), run.settings.device, run.own_lanes()
+    if not run.has("input-0", lanes):
+        for lane in lanes:
+            with torch.no_grad():
+                hidden = [run.decoder.embedding(tokens).detach() for _, tokens in lane.batches]
+            run.keep("input-0", lane, hidden)
     for index in range(n_layer):
         report("forward", index, n_layer)
-        following = run.kept(f"input-{index + 1}")
-        if following is None:
-            with torch.no_grad(), on_device(run.decoder.layers[index], device):
+        if run.has(f"input-{index + 1}", lanes):
+            continue
+        with torch.no_grad(), on_device(run.decoder.layers[index], device):
+            for lane in lanes:
+                hidden = run.kept(f"input-{index}", lane)
                 following = [run.decoder.run_layer(index, h.to(device)).cpu() for h in hidden]
-            run.keep(f"input-{index + 1}", following)
-        hidden = following
+                run.keep(f"input-{index + 1}", lane, following)
 
 
 def _backward(run: Run, report: Report) -> None:
     """From the head to the embedding: observe each part and store the gradient of its input."""
     n_layer = len(run.decoder.layers)
-    above, gradients = _resume_point(run, n_layer)
-    for index in reversed(range(above)):
+    wait_for_ranks()
+    above = from_first(_resume_point(run, n_layer))
+    if above > n_layer:
+        _observe_head(run, n_layer)
+    for index in reversed(range(min(above, n_layer))):
         report("backward", n_layer - index, n_layer)
-        gradients = _observe_layer(run, index, run.kept(f"input-{index}") or [], gradients)
-        run.keep(f"gradient-{index}", gradients)
-        wait_for_ranks()
+        _observe_layer(run, index)
         run.forget(f"gradient-{index + 1}")
         run.forget(f"input-{index + 1}")
-    _observe_embedding(run, gradients)
-    wait_for_ranks()
+    _observe_embedding(run)
     run.forget("gradient-0")
     run.forget("input-0")
 
 
-def _resume_point(run: Run, n_layer: int) -> tuple[int, Batches]:
-    """The lowest layer whose input gradients all ranks know; the head is done if none is."""
-    known = (
-        index for index in range(n_layer) if run.work.path(run.own(f"gradient-{index}")).exists()
-    )
-    lowest = highest_over_ranks(next(known, n_layer))
-    gradients = run.kept(f"gradient-{lowest}")
-    if gradients is None:
-        gradients = _observe_head(run, run.kept(f"input-{n_layer}") or [])
-        run.keep(f"gradient-{n_layer}", gradients)
-    return lowest, gradients
+def _resume_point(run: Run, n_layer: int) -> int:
+    """The lowest layer whose input gradients are stored; beyond the head if none are."""
+    lanes = run.lanes()
+    found = (index for index in range(n_layer + 1) if run.has(f"gradient-{index}", lanes))
+    return next(found, n_layer + 1)
 
 
-def _observe_head(run: Run, hidden: Batches) -> Batches:
-    """Statistics of the output matrix; gradients of the loss with respect to `hidden`."""
-    sums: dict[str, LinearStatistics] = {}
-    gradients, device, decoder = [], run.settings.device, run.decoder
+def _observe_head(run: Run, n_layer: int) -> None:
+    """Statistics of the output matrix; gradients of the loss with respect to its input."""
+    found, device, decoder = run.new_sum(), run.settings.device, run.decoder
     with on_device(decoder.norm, device), on_device(decoder.head, device):
-        for (number, _), states in zip(run.batches(), hidden, strict=True):
-            inputs = states.to(device).requires_grad_(True)
-            with _observing({"": decoder.head}, run, number, HEAD, sums):
-                logits = decoder.logits(inputs).float()
-                labels = sampled_labels(logits.detach(), run.calibration.seed, number)
-                loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels, reduction="sum")
-                torch.autograd.backward([loss])
-            gradients.append(_gradient(inputs))
-    run.finish(HEAD, sums)
-    return gradients
+        for lane in run.own_lanes():
+            sums: dict[str, LinearStatistics] = {}
+            gradients = []
+            hidden = run.kept(f"input-{n_layer}", lane)
+            for (number, _), states in zip(lane.batches, hidden, strict=True):
+                inputs = states.to(device).requires_grad_(True)
+                with _observing({"": decoder.head}, run, number, HEAD, sums):
+                    torch.autograd.backward([_loss(run, inputs, number)])
+                gradients.append(_gradient(inputs))
+            run.keep(f"gradient-{n_layer}", lane, gradients)
+            found.add(lane.number, sums)
+    run.finish(HEAD, found)
 
 
-def _observe_layer(run: Run, index: int, hidden: Batches, gradients: Batches) -> Batches:
+def _loss(run: Run, inputs: Tensor, number: int) -> Tensor:
+    logits = run.decoder.logits(inputs).float()
+    labels = sampled_labels(logits.detach(), run.calibration.seed, number)
+    return nn.functional.cross_entropy(logits.flatten(0, 1), labels, reduction="sum")
+
+
+def _observe_layer(run: Run, index: int) -> None:
     """Statistics of one decoder layer; gradients with respect to its input."""
-    sums: dict[str, LinearStatistics] = {}
-    lower, device, layer = [], run.settings.device, run.decoder.layers[index]
+    found, device, layer = run.new_sum(), run.settings.device, run.decoder.layers[index]
     linears = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
     with on_device(layer, device):
-        for (number, _), states, gradient in zip(run.batches(), hidden, gradients, strict=True):
-            inputs = states.to(device).requires_grad_(True)
-            with _observing(linears, run, number, layer_part(index), sums):
-                output = run.decoder.run_layer(index, inputs)
-                torch.autograd.backward([output], [gradient.to(device)])
-            lower.append(_gradient(inputs))
-    run.finish(layer_part(index), sums)
-    return lower
+        for lane in run.own_lanes():
+            sums: dict[str, LinearStatistics] = {}
+            lower = []
+            kept = run.kept(f"input-{index}", lane), run.kept(f"gradient-{index + 1}", lane)
+            for (number, _), states, gradient in zip(lane.batches, *kept, strict=True):
+                inputs = states.to(device).requires_grad_(True)
+                with _observing(linears, run, number, layer_part(index), sums):
+                    output = run.decoder.run_layer(index, inputs)
+                    torch.autograd.backward([output], [gradient.to(device)])
+                lower.append(_gradient(inputs))
+            run.keep(f"gradient-{index}", lane, lower)
+            found.add(lane.number, sums)
+    run.finish(layer_part(index), found)
 
 
 def _gradient(inputs: Tensor) -> Tensor:
@@ -170,7 +173,7 @@ def _observing(
             def on_gradient(gradient: Tensor) -> None:
                 delta = gradient.detach().flatten(0, -2)
                 seen = observe(x, z, delta, linear.weight, rows, seed, run.settings.share)
-                sums[name] = sums[name] + seen if name in sums else seen
+                _add(sums, name, seen)
 
             output.register_hook(on_gradient)  # type: ignore[no-untyped-call]
 
@@ -184,11 +187,17 @@ def _observing(
             hook.remove()
 
 
-def _observe_embedding(run: Run, gradients: Batches) -> None:
+def _observe_embedding(run: Run) -> None:
     """Statistics of the embedding: its rows' curvature is that of the tokens that use them."""
-    n_vocab = run.decoder.embedding.weight.shape[0]
-    sums: dict[str, LinearStatistics] = {}
-    for (_, tokens), gradient in zip(run.batches(), gradients, strict=True):
-        seen = lookup_statistics(tokens.flatten(), gradient.flatten(0, 1), int(n_vocab))
-        sums[""] = sums[""] + seen if "" in sums else seen
-    run.finish(EMBEDDING, sums)
+    n_vocab, found = int(run.decoder.embedding.weight.shape[0]), run.new_sum()
+    for lane in run.own_lanes():
+        sums: dict[str, LinearStatistics] = {}
+        gradients = run.kept("gradient-0", lane)
+        for (_, tokens), gradient in zip(lane.batches, gradients, strict=True):
+            _add(sums, "", lookup_statistics(tokens.flatten(), gradient.flatten(0, 1), n_vocab))
+        found.add(lane.number, sums)
+    run.finish(EMBEDDING, found)
+
+
+def _add(sums: dict[str, LinearStatistics], name: str, seen: LinearStatistics) -> None:
+    sums[name] = sums[name] + seen if name in sums else seen

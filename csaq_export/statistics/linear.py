@@ -51,10 +51,11 @@ class LinearStatistics:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def from_tensors(tensors: Mapping[str, Tensor], prefix: str = "") -> LinearStatistics:
-    """Rebuild from `tensors()` whose names carry `prefix`."""
-    names = [field.name for field in fields(LinearStatistics)]
-    return LinearStatistics(**{name: tensors[prefix + name] for name in names})
+def from_tensors(tensors: Mapping[str, Tensor]) -> LinearStatistics:
+    """Rebuild from `tensors()`."""
+    return LinearStatistics(
+        **{field.name: tensors[field.name] for field in fields(LinearStatistics)}
+    )
 
 
 def observe(
