@@ -8,20 +8,21 @@ closer         measured against the stock preset of the size, the closer one sta
 refine         at the best effort: scales and norms tuned to the original's predictions
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csaq_export.budget.allocate import allocate, target_bytes
-from csaq_export.budget.curve import Curve
+from csaq_export.budget.allocate import allocate, target_bytes, types_text
+from csaq_export.budget.curve import Curve, fixed_curve
 from csaq_export.budget.target import Target
 from csaq_export.guidance import Calibrating, Guidance, curves, guide
 from csaq_export.metadata import Metadata, f32, text, u32
 from csaq_export.model import Model
+from csaq_export.overrides import fixed_types, overridden
 from csaq_export.pipeline import Conversion, Progress, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.ranks import is_first, ranks_folder
@@ -40,7 +41,9 @@ SWEEPS = {"fast": 0, "normal": 2, "best": 4}
 CODEBOOKS_BELOW = 4.0
 # Steps of tuning scales and norms, which hold two copies of the model and its gradients.
 TUNING_STEPS = {"fast": 0, "normal": 0, "best": 120}
-
+OWN_TEXT_NOTE = (
+    "no --calib: calibrated on text that the model wrote; for a special use, give text like it"
+)
 
 Report = Callable[[str, int, int], None]
 
@@ -54,14 +57,13 @@ class Request:
     """What a calibrated conversion is asked for beside its Conversion.
 
     `target` None takes the preset `Conversion.type`; `floor` is the least type of any
-    matrix; `overrides` fix types by tensor name; `work_dir` None uses a temporary one.
+    matrix; `work_dir` None uses a temporary one.
     """
 
     calibrating: Calibrating
     target: Target | None
     effort: str = "normal"
     floor: GGMLType = GGMLType.IQ2_XXS
-    overrides: Mapping[str, GGMLType] = field(default_factory=dict)
     work_dir: Path | None = None
 
 
@@ -75,8 +77,9 @@ def convert_calibrated(
     n_sweep = SWEEPS[request.effort]
     with _guided(conversion, request, report) as (guidance, model, plan):
         rounded = round_tensors(plan, guidance, n_sweep, report)
-        if request.target is not None and request.effort != "fast" and not request.overrides:
-            rival = rival_preset(model, target_bytes(model, request.target), request.floor)
+        if request.target is not None and request.effort != "fast":
+            limit = target_bytes(model, request.target)
+            rival = rival_preset(model, limit, request.floor, conversion.overrides)
             plan, rounded = closer(guidance, (plan, rounded), rival, n_sweep, report)
         if not is_first():
             return plan
@@ -86,13 +89,20 @@ def convert_calibrated(
             for tensor in plan.tensors:
                 progress(Progress(tensor, file.tell(), plan.n_bytes))
                 write_rows(file, _rows(tensor, final), tensor.n_bytes)
-    return plan
+    return _told(plan, request)
 
 
 def plan_calibrated(conversion: Conversion, request: Request, report: Report = silent) -> Plan:
     """What `convert_calibrated` would write: calibrates, but rounds and writes nothing."""
     with _guided(conversion, request, report) as (_, _, plan):
+        return _told(plan, request)
+
+
+def _told(plan: Plan, request: Request) -> Plan:
+    """`plan` with a note where no text was given."""
+    if request.calibrating.source is not None:
         return plan
+    return replace(plan, notes=(*plan.notes, OWN_TEXT_NOTE))
 
 
 @contextmanager
@@ -134,26 +144,25 @@ def _plan(
     keys = _metadata(request, guidance)
     if request.target is None:
         preset = plan_model(model, conversion.type, importance=True)
-        return preset.with_metadata(keys)
+        plan = overridden(model, preset, conversion.overrides)
+        matrices = {t.name: t.type for t in plan.tensors if t.name in guidance.sensitivities}
+        return plan.with_metadata(keys | {"csaq.plan": types_text(matrices)})
     found = curves(guidance, report)
-    if unknown := sorted(set(request.overrides) - set(found)):
-        raise UsageError(f"--tensor-type {unknown[0]}: the model has no such matrix")
+    fixed = fixed_types(plan_model(model, "F16").tensors, conversion.overrides)
     limit = target_bytes(model, request.target)
     small = 8 * limit < CODEBOOKS_BELOW * sum(w.n_row * w.n_col for w in model.weights)
     allowed = {
-        name: _allowed(found[name], request, small)
+        weight.name: fixed_curve(weight, fixed[weight.name])
+        if weight.name in fixed
+        else _allowed(found[weight.name], request, small)
         for weight in model.weights
-        for name in [weight.name]
-        if is_quantizable(Shape(name, weight.shape))
+        if is_quantizable(Shape(weight.name, weight.shape))
     }
     return allocate(model, allowed, limit, keys)
 
 
 def _allowed(curve: Curve, request: Request, small: bool) -> Curve:
     """The choices that the request leaves; codebook types only where the file is `small`."""
-    fixed = request.overrides.get(curve.name)
-    if fixed is not None:
-        return curve.only(fixed)
     wanted = curve.at_least(request.floor)
     return wanted if small else wanted.without_codebooks()
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from csaq_export.budget.curve import LADDER, Curve, ladder, measure_curve
 from csaq_export.budget.probe import make_probe
 from csaq_export.budget.solver import Option
 from csaq_export.calibration import Calibration, read_calibration
+from csaq_export.own_text import write_calibration
 from csaq_export.parallel import in_parallel
 from csaq_export.quantize import decode
 from csaq_export.quantize.guided import encode_guided
@@ -23,7 +25,7 @@ from csaq_export.ranks import find_device, from_all_ranks, from_first, is_first,
 from csaq_export.sensitivity import Sensitivity, sensitivities
 from csaq_export.statistics import Collection, collect
 from csaq_export.torch_model import TorchModel, load_tokenizer, load_torch_model
-from csaq_export.workdir import WorkDir
+from csaq_export.workdir import Fingerprint, WorkDir
 from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import GGMLType
 
@@ -39,9 +41,12 @@ _SAMPLE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Calibrating:
-    """How to calibrate: `n_sample` windows of `seq_len` tokens of `source`, drawn with `seed`."""
+    """How to calibrate: `n_sample` windows of `seq_len` tokens of `source`, drawn with `seed`.
 
-    source: str
+    Without a `source` the model writes them.
+    """
+
+    source: str | None
     n_sample: int
     seq_len: int
     seed: int
@@ -72,18 +77,31 @@ def guide(folder: Path, wanted: Calibrating, work: WorkDir, report: Report) -> G
     n_ctx = int(model.model.config.max_position_embeddings)
     if wanted.seq_len > n_ctx:
         raise UsageError(f"--seqlen {wanted.seq_len}: the model's context has {n_ctx} tokens")
-    tokenizer = load_tokenizer(folder)
-    text = read_calibration(wanted.source, tokenizer, wanted.n_sample, wanted.seq_len, wanted.seed)
+    identity = {"model": model_digest(folder), "seed": str(wanted.seed)}
+    text = _windows(model, load_tokenizer(folder), wanted, work, identity, report)
     if len(text.tokens) < 2:
         raise UsageError(f"{wanted.source}: too short to keep a window back for measuring")
     calibration, held = text.split(max(1, len(text.tokens) // HELD_SHARE))
     device = find_device(wanted.device)
     settings = Collection(wanted.batch_size, device, 0.0, {})
-    identity = {"model": model_digest(folder), "seed": str(wanted.seed)}
     statistics = collect(model.model, calibration, work, identity, settings, report)
     found = sensitivities(model, statistics)
     fingerprint = dict(statistics.fingerprint)
     return Guidance(model, calibration, held, found, work, fingerprint, device)
+
+
+def _windows(
+    model: TorchModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wanted: Calibrating,
+    work: WorkDir,
+    identity: Fingerprint,
+    report: Report,
+) -> Calibration:
+    shape = (wanted.n_sample, wanted.seq_len, wanted.seed)
+    if wanted.source is None:
+        return write_calibration(model.model, tokenizer, shape, work, identity, report)
+    return read_calibration(wanted.source, tokenizer, *shape)
 
 
 def model_digest(folder: Path) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from csaq_export.imatrix import Importance, read_importance
 from csaq_export.model import Model
+from csaq_export.overrides import Override, overridden
 from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.quantize import encode
 from csaq_export.source import open_model
@@ -28,7 +29,8 @@ class Conversion:
 
     `source`: a folder, a .gguf file or a hub name (`revision`: its branch, tag or
     commit); `type`: a preset such as Q4_K_M; `force`: replace `out` if it exists;
-    `imatrix`: a llama.cpp imatrix file that says which columns matter.
+    `imatrix`: a llama.cpp imatrix file that says which columns matter; `overrides`
+    fix types by tensor name.
     """
 
     source: str
@@ -37,6 +39,7 @@ class Conversion:
     revision: str | None = None
     force: bool = False
     imatrix: Path | None = None
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,28 @@ def convert(
     with open_model(conversion.source, conversion.revision) as model:
         importance = read_importance(conversion.imatrix, model)
         file_plan = _plan(model, conversion, importance)
-        with new_file(conversion.out, file_plan.n_bytes, conversion.force) as file:
-            file.write(front_matter(file_plan.metadata, file_plan.tensors))
-            for tensor in file_plan.tensors:
-                progress(Progress(tensor, file.tell(), file_plan.n_bytes))
-                rows = packed_rows(tensor, importance.columns.get(tensor.name))
-                write_rows(file, rows, tensor.n_bytes)
+        write_plan(file_plan, conversion, importance, progress)
     return file_plan
+
+
+def write_plan(
+    file_plan: Plan,
+    conversion: Conversion,
+    importance: Importance,
+    progress: Callable[[Progress], None],
+) -> None:
+    """Encode and write every tensor; raises what `convert` raises."""
+    with new_file(conversion.out, file_plan.n_bytes, conversion.force) as file:
+        file.write(front_matter(file_plan.metadata, file_plan.tensors))
+        for tensor in file_plan.tensors:
+            progress(Progress(tensor, file.tell(), file_plan.n_bytes))
+            rows = packed_rows(tensor, importance.columns.get(tensor.name))
+            write_rows(file, rows, tensor.n_bytes)
 
 
 def _plan(model: Model, conversion: Conversion, importance: Importance) -> Plan:
     found = plan_model(model, conversion.type, conversion.imatrix is not None)
+    found = overridden(model, found, conversion.overrides)
     found = found.with_metadata(importance.metadata)
     return replace(found, notes=(*found.notes, *importance.notes))
 

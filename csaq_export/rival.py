@@ -1,11 +1,12 @@
 """Our file against the stock preset of its size, both rounded alike: the closer one stays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from csaq_export.budget.probe import make_probe
 from csaq_export.guidance import PROBE_WINDOWS, Guidance
 from csaq_export.model import Model
+from csaq_export.overrides import Override, overridden
 from csaq_export.plan import Plan, plan_model
 from csaq_export.presets import PRESETS
 from csaq_export.quantize import decode
@@ -17,9 +18,12 @@ Report = Callable[[str, int, int], None]
 Candidate = tuple[Plan, Rounded]
 
 
-def rival_preset(model: Model, limit: int, floor: GGMLType) -> Plan | None:
+def rival_preset(
+    model: Model, limit: int, floor: GGMLType, overrides: Sequence[Override]
+) -> Plan | None:
     """The largest preset of at most `limit` bytes without types below `floor`, if there is one."""
-    plans = (plan_model(model, name, importance=True) for name in PRESETS)
+    presets = (plan_model(model, name, importance=True) for name in PRESETS)
+    plans = [overridden(model, plan, overrides) for plan in presets]
     least = LAYOUTS[floor].bpw
     fitting = [
         plan

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from csaq_runtime.errors import UsageError
-from csaq_runtime.formats import GGMLType
-
 if TYPE_CHECKING:
+    from csaq_export.budget.target import Target
     from csaq_export.calibrated import Request
+    from csaq_export.overrides import Override
 
 Command = TypeVar("Command", bound=Callable[..., None])
 EFFORTS = ("fast", "normal", "best")
@@ -19,7 +18,7 @@ _OPTIONS = (
     click.option("--bpw", "--target-bits", type=float, help="Size: bits of the file per weight."),
     click.option("--size", help="Size of the file, e.g. 3.2GiB."),
     click.option("--like", help="Size: that of a preset, e.g. Q4_K_M."),
-    click.option("--calib", help="Calibration text: a text or .jsonl file, or a hub dataset."),
+    click.option("--calib", help="Calibration text: a text or .jsonl file, or a dataset."),
     click.option("--nsamples", type=click.IntRange(2), default=128, show_default=True,
                  help="Calibration windows."),
     click.option("--seqlen", type=click.IntRange(8), default=512, show_default=True,
@@ -30,8 +29,8 @@ _OPTIONS = (
     click.option("--effort", type=click.Choice(EFFORTS), default="normal", show_default=True,
                  help="How long to refine the rounding."),
     click.option("--floor", default="IQ2_XXS", show_default=True, help="Least type of any matrix."),
-    click.option("--tensor-type", multiple=True, metavar="NAME=TYPE",
-                 help="Fix one tensor's type."),
+    click.option("--tensor-type", multiple=True, metavar="REGEX=TYPE",
+                 help="Fix the type of matrices; the first match counts."),
     click.option("--work-dir", type=click.Path(path_type=Path, file_okay=False),
                  help="Keep statistics here: to resume, or to try other sizes."),
 )  # fmt: skip
@@ -44,29 +43,30 @@ def calibration_options(command: Command) -> Command:
     return command
 
 
-def read_request(options: Mapping[str, Any]) -> "Request | None":
-    """The Request, or None where neither a size nor a calibration text is given.
+def read_overrides(options: Mapping[str, Any]) -> "tuple[Override, ...]":
+    """What --tensor-type says; UsageError for what is not REGEX=TYPE."""
+    from csaq_export.overrides import read_override
 
-    Raises UsageError for contradictions, and for a size without text to calibrate on.
-    """
-    sizes = {key: options[key] for key in ("bpw", "size", "like") if options[key] is not None}
-    if not sizes and options["calib"] is None:
-        return None
-    if options["calib"] is None:
-        raise UsageError(
-            f"--{next(iter(sizes))} needs --calib: text that shows which weights matter",
-            "any text like what the model will be used for, from about 100 kB",
-        )
+    return tuple(read_override(text) for text in options["tensor_type"])
+
+
+def read_target(options: Mapping[str, Any]) -> "Target | None":
+    """The size asked for, if one is; UsageError for two of them and for what is not a size."""
     from csaq_export.budget.target import Target, parse_size
 
+    sizes = {key: options[key] for key in ("bpw", "size", "like") if options[key] is not None}
     if "size" in sizes:
         sizes["size"] = parse_size(sizes["size"])
-    target = Target(**sizes) if sizes else None
-    floor = _type(options["floor"])
-    overrides = dict(_override(text) for text in options["tensor_type"])
+    return Target(**sizes) if sizes else None
+
+
+def read_request(options: Mapping[str, Any], target: "Target | None") -> "Request":
+    """The Request; without --calib the model writes its calibration text."""
     from csaq_export.calibrated import Request
     from csaq_export.guidance import Calibrating
+    from csaq_export.overrides import read_type
 
+    floor = read_type(options["floor"])
     calibrating = Calibrating(
         source=options["calib"],
         n_sample=options["nsamples"],
@@ -74,18 +74,4 @@ def read_request(options: Mapping[str, Any]) -> "Request | None":
         seed=options["seed"],
         device=options["device"],
     )
-    return Request(calibrating, target, options["effort"], floor, overrides, options["work_dir"])
-
-
-def _override(text: str) -> tuple[str, GGMLType]:
-    name, separator, type_name = text.partition("=")
-    if not separator:
-        raise UsageError(f"--tensor-type {text!r}: not NAME=TYPE")
-    return name, _type(type_name)
-
-
-def _type(name: str) -> GGMLType:
-    try:
-        return GGMLType[name.upper()]
-    except KeyError:
-        raise UsageError(f"unknown type {name!r}", "a type such as Q4_K, not a preset") from None
+    return Request(calibrating, target, options["effort"], floor, options["work_dir"])

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from csaq_cli.calibration_options import calibration_options, read_request
+from csaq_cli.calibration_options import (
+    calibration_options,
+    read_overrides,
+    read_request,
+    read_target,
+)
 from csaq_cli.extra import extra_installed
 from csaq_cli.out_name import default_name
 from csaq_export.presets import find_preset
 from csaq_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from csaq_export.budget.target import Target
     from csaq_export.calibrated import Request
     from csaq_export.pipeline import Conversion
     from csaq_export.plan import Plan
@@ -26,7 +32,8 @@ Examples:
   csaq convert ./my-model --type Q8_0 -o my.gguf      a folder with config.json
   csaq convert my-BF16.gguf --type Q4_K_M             a GGUF again, smaller
   csaq convert ./my-model --dry-run                   only say what it would be
-  csaq convert ./my-model --bpw 4.25 --calib my.txt   the closest file of that size
+  csaq convert ./my-model --bpw 4.25                  the closest file of that size
+  csaq convert ./my-model --bpw 4.25 --calib my.txt   … for text like this
 """
 IMATRIX: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -63,30 +70,29 @@ def convert(
     """Convert MODEL (a folder, a hub name or a GGUF) to a GGUF that llama.cpp loads too.
 
     With --bpw, --size or --like every matrix gets the type that keeps the model closest to
-    the original within that size; with --calib the rounding is guided by the text.
+    the original within that size. The rounding is guided by the text of --calib, or else by
+    text that the model writes; a GGUF or an --imatrix is judged by its weights.
     The path of the new file is printed on standard output.
     """
     name, _ = find_preset(kind)
     with extra_installed("convert"):
-        request = read_request(calibration)
+        target_size, overrides = read_target(calibration), read_overrides(calibration)
         from csaq_cli import plan_report
-        from csaq_cli.progress import show_progress
         from csaq_export import pipeline
         from csaq_export.ranks import is_first
 
     out = output or Path(default_name(model, _encoding_name(name, calibration)))
-    if request is not None and imatrix is not None:
+    if calibration["calib"] is not None and imatrix is not None:
         raise UsageError("--imatrix and --calib both say what matters, one is enough")
-    conversion = pipeline.Conversion(model, out, name, revision, force, imatrix)
-    if request is not None:
+    conversion = pipeline.Conversion(model, out, name, revision, force, imatrix, overrides)
+    by_weights = imatrix is not None or Path(model).is_file()
+    if calibration["calib"] is not None or (target_size is not None and not by_weights):
+        request = read_request(calibration, target_size)
         plan = _calibrated(conversion, request, dry_run, quiet)
-    elif not is_first():
-        return
-    elif dry_run:
-        plan = pipeline.plan(conversion)
+    elif is_first():
+        plan = _plain(conversion, target_size, dry_run, quiet)
     else:
-        with show_progress(quiet) as progress:
-            plan = pipeline.convert(conversion, progress)
+        return
     if report is not None and is_first():
         _write_report(report, plan, out)
     if as_json:
@@ -94,7 +100,7 @@ def convert(
     elif dry_run:
         plan_report.print_plan(plan, out)
     else:
-        if request is not None and not quiet:
+        if (calibration["calib"] is not None or target_size is not None) and not quiet:
             plan_report.print_allocation(plan)
         plan_report.print_outcome(plan, out, quiet)
 
@@ -107,6 +113,24 @@ def _calibrated(conversion: "Conversion", request: "Request", dry_run: bool, qui
         if dry_run:
             return plan_calibrated(conversion, request, report)
         return convert_calibrated(conversion, request, report)
+
+
+def _plain(conversion: "Conversion", target: "Target | None", dry_run: bool, quiet: bool) -> "Plan":
+    """Without calibration: a preset, or a size by the weights alone."""
+    from csaq_cli.progress import show_progress
+    from csaq_export import pipeline
+
+    if dry_run and target is None:
+        return pipeline.plan(conversion)
+    if target is None:
+        with show_progress(quiet) as progress:
+            return pipeline.convert(conversion, progress)
+    from csaq_export.sized import convert_sized, plan_sized
+
+    if dry_run:
+        return plan_sized(conversion, target)
+    with show_progress(quiet) as progress:
+        return convert_sized(conversion, target, progress)
 
 
 def _write_report(path: Path, plan: "Plan", out: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 
+from gguf.gguf_writer import GGUFValue
+
 from csaq_export.budget.curve import Curve
 from csaq_export.budget.solver import Option, solve
 from csaq_export.budget.target import Target
@@ -74,11 +76,16 @@ def planned(model: Model, types: Mapping[str, GGMLType], metadata: Metadata) -> 
         | metadata
         | {
             "general.file_type": u32(_file_type(tensors)),
-            "csaq.plan": text(json.dumps({name: t.name for name, t in types.items()})),
+            "csaq.plan": types_text(types),
         }
     )
     plan = plan_of("", keys, tensors, model.notes)
     return plan_of(f"CSAQ_{plan.bpw:.2f}BPW".replace(".", "_"), keys, tensors, model.notes)
+
+
+def types_text(types: Mapping[str, GGMLType]) -> GGUFValue:
+    """What the key `csaq.plan` says: JSON, the type of every matrix by name."""
+    return text(json.dumps({name: t.name for name, t in types.items()}))
 
 
 def _file_type(tensors: Sequence[TensorPlan]) -> int:

@@ -14,8 +14,8 @@ from csaq_export.budget.solver import Option
 from csaq_export.quantize import GRID_FORMATS, decode
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.sensitivity import Sensitivity
+from csaq_export.weight import Weight
 from csaq_export.write_gguf import padded
-from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 
 T = GGMLType
@@ -64,16 +64,15 @@ class Curve:
         least = min(LAYOUTS[floor].bpw, LAYOUTS[self.types[-1]].bpw)
         return self._kept([i for i, t in enumerate(self.types) if LAYOUTS[t].bpw >= least])
 
-    def only(self, fixed: GGMLType) -> "Curve":
-        """The same with one type; UsageError if it is not a candidate for this tensor."""
-        if fixed not in self.types:
-            names = ", ".join(t.name for t in self.types)
-            raise UsageError(f"{self.name}: cannot be {fixed.name}", f"possible: {names}")
-        return self._kept([self.types.index(fixed)])
-
     def _kept(self, indices: Sequence[int]) -> "Curve":
         types = tuple(self.types[i] for i in indices)
         return Curve(self.name, types, tuple(self.options[i] for i in indices))
+
+
+def fixed_curve(weight: Weight, chosen: GGMLType) -> Curve:
+    """The Curve of a tensor that has one choice, whatever it costs."""
+    n_bytes = padded(weight.n_row * row_bytes(chosen, weight.n_col))
+    return Curve(weight.name, (chosen,), (Option(n_bytes, 0.0),))
 
 
 def ladder(n_col: int) -> tuple[GGMLType, ...]:

@@ -31,13 +31,24 @@ def test_size_is_kept_and_the_allocation_shown(csaq, folder, tmp_path):
     assert out.stat().st_size <= n_weight
 
 
+def test_a_gguf_is_brought_to_a_size_by_its_weights(csaq, folder, tmp_path):
+    source, out = tmp_path / "f16.gguf", tmp_path / "small.gguf"
+    assert csaq("convert", folder, "--type", "F16", "-o", source, "-q").returncode == 0
+    done = csaq("convert", source, "--bpw", "8", "--tensor-type", "ffn_=q5_0", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert "note: no --calib" in done.stderr
+    with open_gguf(out) as file:
+        assert file.tensors["blk.0.ffn_up.weight"].type.name == "Q5_0"
+        assert file.number("csaq.target_bpw") == 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--bpw", "4"), "--bpw needs --calib"),
+        (("--bpw", "99"), "not a number of bits"),
         (("--bpw", "4", "--like", "Q4_0", "--calib", "x.txt"), "one of --bpw, --size and --like"),
         (("--size", "huge", "--calib", "x.txt"), "'huge' is not a size"),
-        (("--bpw", "4", "--calib", "{calib}", "--tensor-type", "x"), "not NAME=TYPE"),
+        (("--bpw", "4", "--calib", "{calib}", "--tensor-type", "x"), "not REGEX=TYPE"),
         (("--bpw", "4", "--calib", "{calib}", "--floor", "Q4_K_M"), "a type such as Q4_K"),
     ],
 )

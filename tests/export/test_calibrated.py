@@ -13,6 +13,7 @@ from csaq_export.budget.target import Target
 from csaq_export.calibrated import TUNING_STEPS, Request, convert_calibrated, plan_calibrated
 from csaq_export.calibration import read_calibration
 from csaq_export.guidance import Calibrating
+from csaq_export.overrides import read_override
 from csaq_export.pipeline import Conversion, convert
 from csaq_export.torch_model import load_tokenizer, load_torch_model
 from csaq_runtime.errors import UsageError
@@ -40,8 +41,9 @@ def request(folder, work, target, **changes):
     return Request(calibrating, target, work_dir=work, **changes)
 
 
-def conversion(folder, out, kind="Q4_0"):
-    return Conversion(str(folder), out, kind, force=True)
+def conversion(folder, out, kind="Q4_0", overrides=()):
+    fixed = tuple(read_override(text) for text in overrides)
+    return Conversion(str(folder), out, kind, force=True, overrides=fixed)
 
 
 @pytest.mark.parametrize("bpw", [7.5, 9.0])
@@ -118,31 +120,27 @@ def test_work_of_another_calibration_is_refused(folder, work, tmp_path):
 
 
 def test_floor_and_overrides_bind(folder, work, tmp_path):
-    wanted = request(
-        folder,
-        work,
-        Target(bpw=9.0),
-        floor=GGMLType.Q5_0,
-        overrides={"blk.0.attn_v.weight": GGMLType.Q8_0},
-    )
-    plan = plan_calibrated(conversion(folder, tmp_path / "x"), wanted)
+    wanted = request(folder, work, Target(bpw=9.0), floor=GGMLType.Q5_0)
+    fixed = ("attn_v=q8_0", r"ffn_(up|down)=F16", "ffn_up=Q5_0")
+    plan = plan_calibrated(conversion(folder, tmp_path / "x", overrides=fixed), wanted)
     types = {tensor.name: tensor.type for tensor in plan.tensors}
     assert types["blk.0.attn_v.weight"] == GGMLType.Q8_0
+    assert types["blk.0.ffn_up.weight"] == types["blk.0.ffn_down.weight"] == GGMLType.F16
     assert not {GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.IQ4_NL} & set(types.values())
 
 
 @pytest.mark.parametrize(
     ("target", "overrides", "message"),
     [
-        (Target(bpw=2.0), {}, "too few: the smallest file is"),
-        (Target(bpw=7.0), {"blk.9.attn_v.weight": GGMLType.Q8_0}, "no such matrix"),
-        (Target(bpw=7.0), {"blk.0.attn_v.weight": GGMLType.Q2_K}, "cannot be Q2_K"),
+        (Target(bpw=2.0), (), "too few: the smallest file is"),
+        (Target(bpw=7.0), ("blk.9=Q8_0",), "no such matrix"),
+        (Target(bpw=7.0), ("attn_v=Q2_K",), "cannot be Q2_K"),
     ],
 )
 def test_impossible_requests_are_explained(folder, work, tmp_path, target, overrides, message):
     with pytest.raises(UsageError, match=message):
         plan_calibrated(
-            conversion(folder, tmp_path / "x"), request(folder, work, target, overrides=overrides)
+            conversion(folder, tmp_path / "x", overrides=overrides), request(folder, work, target)
         )
 
 
@@ -172,3 +170,16 @@ def test_a_preset_that_is_closer_replaces_ours_and_says_so(folder, work, tmp_pat
     assert plan.type == "Q8_0"
     assert "closer on held-out text" in plan.notes[-1]
     assert out.stat().st_size == plan.n_bytes
+
+
+def test_a_size_without_text_is_kept_and_closer_than_the_preset(folder, tmp_path):
+    preset = convert(conversion(folder, tmp_path / "preset.gguf", "Q5_0"))
+    calibrating = Calibrating(None, 12, 24, 0, "cpu")
+    out = tmp_path / "out.gguf"
+    wanted = Request(calibrating, Target(size=preset.n_bytes), work_dir=tmp_path / "work")
+    plan = convert_calibrated(conversion(folder, out), wanted)
+    assert out.stat().st_size <= preset.n_bytes
+    assert "text that the model wrote" in plan.notes[-1]
+    with open_gguf(out) as file:
+        assert file.text("csaq.calibration.dataset") == "written by the model"
+    assert divergence(folder, out) < divergence(folder, tmp_path / "preset.gguf")

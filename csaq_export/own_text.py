@@ -1,0 +1,96 @@
+"""A model and no text → token windows that the model itself writes, drawn with a seed.
+
+What a model says of its own accord is spread as what it was trained on, so curvature on it
+stands in for curvature on that (data-free calibration as in LLM-QAT, arXiv 2305.17888). Each
+batch of windows is a stage of the work dir.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from csaq_export.calibration import Calibration
+from csaq_export.parallel import in_parallel
+from csaq_export.workdir import Fingerprint, WorkDir
+
+Report = Callable[[str, int, int], None]
+OWN_TEXT = "written by the model"
+# Windows written at once: their keys and values are in memory together.
+_WINDOWS = 16
+
+
+def write_calibration(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    shape: tuple[int, int, int],
+    work: WorkDir,
+    identity: Fingerprint,
+    report: Report,
+) -> Calibration:
+    """`shape` is (n_sample, seq_len, seed); `identity` names the model."""
+    n_sample, seq_len, seed = shape
+    fingerprint = {**identity, "text": str(shape)}
+    starts = range(0, n_sample, _WINDOWS)
+    done = itertools.count(1)
+
+    def write(start: int) -> Tensor:
+        stage = f"text-{start:06}"
+        stored = work.load(stage, fingerprint)
+        if stored is None:
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
+            windows = (min(_WINDOWS, n_sample - start), seq_len)
+            stored = {"tokens": _write(model, tokenizer, windows, generator)}
+            work.save(stage, fingerprint, stored)
+        report("writing text", next(done), len(starts))
+        return stored["tokens"]
+
+    tokens = torch.cat(in_parallel(write, starts, model.device))
+    digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
+    return Calibration(tokens, OWN_TEXT, digest, seed)
+
+
+class _Drawn(LogitsProcessor):  # type: ignore[misc]
+    """Makes the greedy choice a draw from the prediction (Gumbel-max), by a generator of its own.
+
+    The generator that `generate` draws from is the process's, which threads would share.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        uniform = torch.rand(scores.shape, generator=self._generator).clamp(min=1e-30)
+        return scores - (-uniform.log()).log().to(scores)
+
+
+def _write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    shape: tuple[int, int],
+    generator: torch.Generator,
+) -> Tensor:
+    """int64 [n, seq_len]: the beginning of a text, then what the model finds likely."""
+    n, seq_len = shape
+    begin = tokenizer.bos_token_id
+    begin = tokenizer.eos_token_id if begin is None else begin
+    first = torch.full((n, 1), 0 if begin is None else begin)
+    # No end token: where one text ends the model goes on with the next, as in training.
+    freely = GenerationConfig(do_sample=False, max_new_tokens=seq_len - 1, use_cache=True)
+    written = model.generate(
+        first,
+        attention_mask=torch.ones_like(first),
+        generation_config=freely,
+        logits_processor=LogitsProcessorList([_Drawn(generator)]),
+    )
+    assert isinstance(written, Tensor)
+    return written
