@@ -6,7 +6,7 @@ The windows are drawn with a seed, so the same inputs give the same calibration.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ class Calibration:
     def fingerprint(self) -> dict[str, str]:
         """What distinguishes statistics made from this calibration."""
         return {"calibration": self.sha256, "shape": str(tuple(self.tokens.shape))}
+
+    def first(self, n: int) -> "Calibration":
+        """The first `n` windows."""
+        return replace(self, tokens=self.tokens[:n])
 
     def split(self, n: int) -> "tuple[Calibration, Calibration]":
         """The first windows, and the last `n` apart."""

@@ -23,7 +23,7 @@ from csaq_export.quantize import decode
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.ranks import find_device, from_all_ranks, from_first, is_first, own_share
 from csaq_export.sensitivity import Sensitivity, sensitivities
-from csaq_export.statistics import Collection, collect
+from csaq_export.statistics import Collection, collect, collect_until_stable, windows_of
 from csaq_export.torch_model import TorchModel, load_tokenizer, load_torch_model
 from csaq_export.workdir import Fingerprint, WorkDir
 from csaq_runtime.errors import UsageError
@@ -43,7 +43,8 @@ _SAMPLE_BYTES = 1 << 20
 class Calibrating:
     """How to calibrate: `n_sample` windows of `seq_len` tokens of `source`, drawn with `seed`.
 
-    Without a `source` the model writes them.
+    Without a `source` the model writes them. `stable` > 0 ends the collection when the
+    salience of rows and columns ranks alike to that correlation.
     """
 
     source: str | None
@@ -51,6 +52,7 @@ class Calibrating:
     seq_len: int
     seed: int
     device: str
+    stable: float = 0.0
 
     @property
     def batch_size(self) -> int:
@@ -84,7 +86,12 @@ def guide(folder: Path, wanted: Calibrating, work: WorkDir, report: Report) -> G
     calibration, held = text.split(max(1, len(text.tokens) // HELD_SHARE))
     device = find_device(wanted.device)
     settings = Collection(wanted.batch_size, device, 0.0, {})
-    statistics = collect(model.model, calibration, work, identity, settings, report)
+    given = (model.model, calibration, work, identity, settings)
+    if wanted.stable:
+        statistics = collect_until_stable(*given, wanted.stable, report)
+        calibration = calibration.first(windows_of(statistics, wanted.seq_len))
+    else:
+        statistics = collect(*given, report)
     found = sensitivities(model, statistics)
     fingerprint = dict(statistics.fingerprint)
     return Guidance(model, calibration, held, found, work, fingerprint, device)

@@ -21,6 +21,7 @@ from transformers import (
 
 from csaq_export.calibration import Calibration
 from csaq_export.parallel import in_parallel
+from csaq_export.ranks import own_share, wait_for_ranks
 from csaq_export.workdir import Fingerprint, WorkDir
 
 Report = Callable[[str, int, int], None]
@@ -40,21 +41,21 @@ def write_calibration(
     """`shape` is (n_sample, seq_len, seed); `identity` names the model."""
     n_sample, seq_len, seed = shape
     fingerprint = {**identity, "text": str(shape)}
-    starts = range(0, n_sample, _WINDOWS)
-    done = itertools.count(1)
+    stages = {start: f"text-{start:06}" for start in range(0, n_sample, _WINDOWS)}
+    wanted, done = own_share(list(stages)), itertools.count(1)
 
-    def write(start: int) -> Tensor:
-        stage = f"text-{start:06}"
-        stored = work.load(stage, fingerprint)
-        if stored is None:
+    def write(start: int) -> None:
+        if not work.has(stages[start], fingerprint):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
             windows = (min(_WINDOWS, n_sample - start), seq_len)
-            stored = {"tokens": _write(model, tokenizer, windows, generator)}
-            work.save(stage, fingerprint, stored)
-        report("writing text", next(done), len(starts))
-        return stored["tokens"]
+            tokens = _write(model, tokenizer, windows, generator)
+            work.save(stages[start], fingerprint, {"tokens": tokens})
+        report("writing text", next(done), len(wanted))
 
-    tokens = torch.cat(in_parallel(write, starts, model.device))
+    in_parallel(write, wanted, model.device)
+    wait_for_ranks()
+    written = (work.load(stage, fingerprint) or {} for stage in stages.values())
+    tokens = torch.cat([stage["tokens"] for stage in written])
     digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
     return Calibration(tokens, OWN_TEXT, digest, seed)
 

@@ -32,6 +32,14 @@ FOLDER: "click.Path" = click.Path(path_type=Path, file_okay=False)
     "--seqlen", type=click.IntRange(8), default=512, show_default=True, help="Tokens per window."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
+@click.option(
+    "--stable",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="RHO",
+    help="Stop when the ranking of weights is; 0 takes all windows.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option("--force", is_flag=True, help="Overwrite the imatrix.")
@@ -45,6 +53,7 @@ def calibrate(
     nsamples: int,
     seqlen: int,
     seed: int,
+    stable: float,
     device: str,
     revision: str | None,
     force: bool,
@@ -65,7 +74,7 @@ def calibrate(
         from csaq_export.ranks import is_first, ranks_folder
 
     source = Conversion(model, imatrix or Path(), "F16", revision)
-    wanted = Calibrating(calib, nsamples, seqlen, seed, device)
+    wanted = Calibrating(calib, nsamples, seqlen, seed, device, stable)
     with ranks_folder(work_dir) as folder:
         guidance = _guided(source, wanted, folder, quiet)
         if not is_first():

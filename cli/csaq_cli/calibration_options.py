@@ -20,7 +20,9 @@ _OPTIONS = (
     click.option("--like", help="Size: that of a preset, e.g. Q4_K_M."),
     click.option("--calib", help="Calibration text: a text or .jsonl file, or a dataset."),
     click.option("--nsamples", type=click.IntRange(2), default=128, show_default=True,
-                 help="Calibration windows."),
+                 help="Calibration windows, at most."),
+    click.option("--stable", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+                 metavar="RHO", help="Stop when the ranking of weights is; 0 takes all windows."),
     click.option("--seqlen", type=click.IntRange(8), default=512, show_default=True,
                  help="Tokens per window."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
@@ -73,5 +75,6 @@ def read_request(options: Mapping[str, Any], target: "Target | None") -> "Reques
         seq_len=options["seqlen"],
         seed=options["seed"],
         device=options["device"],
+        stable=options["stable"],
     )
     return Request(calibrating, target, options["effort"], floor, options["work_dir"])

@@ -2,6 +2,7 @@
 
 from csaq_export.statistics.collect import collect
 from csaq_export.statistics.linear import LinearStatistics
+from csaq_export.statistics.rounds import collect_until_stable, windows_of
 from csaq_export.statistics.stages import EMBEDDING, HEAD, Collection, Statistics, layer_part
 
 __all__ = [
@@ -11,5 +12,7 @@ __all__ = [
     "LinearStatistics",
     "Statistics",
     "collect",
+    "collect_until_stable",
     "layer_part",
+    "windows_of",
 ]
