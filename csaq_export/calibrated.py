@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from csaq_export.budget.allocate import allocate, target_bytes, types_text
 from csaq_export.budget.curve import Curve, fixed_curve
 from csaq_export.budget.target import Target
+from csaq_export.coactivation import clique_keys
 from csaq_export.guidance import Calibrating, Guidance, curves, guide
 from csaq_export.metadata import Metadata, f32, text, u32
 from csaq_export.model import Model
@@ -57,7 +58,8 @@ class Request:
     """What a calibrated conversion is asked for beside its Conversion.
 
     `target` None takes the preset `Conversion.type`; `floor` is the least type of any
-    matrix; `work_dir` None uses a temporary one.
+    matrix; `work_dir` None uses a temporary one. `cliques` stores the clique of every row:
+    found at that similarity if below 1, else at most so many groups per matrix.
     """
 
     calibrating: Calibrating
@@ -65,6 +67,7 @@ class Request:
     effort: str = "normal"
     floor: GGMLType = GGMLType.IQ2_XXS
     work_dir: Path | None = None
+    cliques: float = 0.0
 
 
 def convert_calibrated(
@@ -180,6 +183,8 @@ def _metadata(request: Request, guidance: Guidance) -> Metadata:
         "csaq.calibration.n_sample": u32(n_sample),
         "csaq.calibration.seq_len": u32(seq_len),
     }
+    if request.cliques:
+        keys |= clique_keys(guidance, request.cliques)
     if request.target is not None and request.target.bpw is not None:
         keys["csaq.target_bpw"] = f32(request.target.bpw)
     return keys

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -48,11 +49,12 @@ def read_calibration(
 ) -> Calibration:
     """Draw up to `n_sample` disjoint windows of `seq_len` tokens from `source`.
 
-    `source` is a text file, a .jsonl file or `dataset[:config[:split]]` of the hub.
+    `source` is a text file, a .jsonl file or `dataset[:config[:split]]`: a name of the hub
+    or a folder that the `datasets` library reads.
     Raises UsageError if it cannot be read or is shorter than one window.
     """
     path = Path(source)
-    documents = _file_documents(path) if path.exists() else _dataset_documents(source)
+    documents = _file_documents(path) if path.is_file() else _dataset_documents(source)
     stream = _token_stream(documents, tokenizer, n_sample * seq_len)
     n_window = len(stream) // seq_len
     if n_window == 0:
@@ -93,9 +95,18 @@ def _document_tokens(
     document: str | list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
 ) -> list[int]:
     if isinstance(document, list):
-        text = tokenizer.apply_chat_template(document, tokenize=False)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        document = _chat_text(document, tokenizer)
     return list(tokenizer(document, add_special_tokens=False)["input_ids"])
+
+
+def _chat_text(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except (ValueError, TypeError, KeyError, TemplateError) as error:
+        raise UsageError(
+            f"a chat of the calibration text does not fit the model's template: {error}",
+            "use plain text for models that do not chat",
+        ) from error
 
 
 # Cut points for long texts: tokenizing a whole book at once needs many times its size.
@@ -139,15 +150,20 @@ def _record_document(record: dict[str, Any], where: str) -> str | list[dict[str,
 
 
 def _dataset_documents(source: str) -> Iterator[str | list[dict[str, Any]]]:
-    """Records of a hub dataset `name[:config[:split]]`, streamed; the split defaults to train."""
+    """Records of a dataset `name[:config[:split]]`, streamed; the split defaults to train."""
     name, config, split = (*source.split(":"), "", "")[:3]
-    if "/" not in name:
+    if "/" not in name and not Path(name).is_dir():
         raise UsageError(f"{source}: no such file", "give a text or .jsonl file")
+    for number, record in enumerate(_records(source, name, config, split), 1):
+        yield _record_document(record, f"{source}: record {number}")
+
+
+def _records(source: str, name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
     from datasets import load_dataset
 
     try:
-        records = load_dataset(name, config or None, split=split or "train", streaming=True)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{source}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    for record in records:
-        yield _record_document(record, source)
+        yield from load_dataset(name, config or None, split=split or "train", streaming=True)
+    except Exception as error:
+        # `datasets` lets through whatever its many readers and the network raise.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{source}: cannot be loaded: {reason}") from error

@@ -79,27 +79,32 @@ class WorkDir:
 
     def save(self, stage: str, fingerprint: Fingerprint, tensors: Mapping[str, Tensor]) -> None:
         """Write the stage atomically; ResourceError if that fails, which leaves the others."""
-        partial = self.path(stage).with_suffix(".partial")
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        about = {"fingerprint": json.dumps(dict(fingerprint), sort_keys=True)}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(whole, partial, about)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, self.path(stage))
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or error
-            raise ResourceError(
-                f"{self.path(stage)}: cannot be written: {reason}",
-                "finished stages are kept; make room and start again with the same --work-dir",
-            ) from error
+        made_of = json.dumps(dict(fingerprint), sort_keys=True)
+        hint = "finished stages are kept; make room and start again with the same --work-dir"
+        write_tensors(self.path(stage), tensors, {"fingerprint": made_of}, hint)
 
     def drop(self, stage: str) -> None:
         """Delete a stage that nothing needs any more."""
         self.path(stage).unlink(missing_ok=True)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], hint: str | None = None
+) -> None:
+    """Write a safetensors file that appears whole or not at all; ResourceError if it cannot be."""
+    partial = path.with_suffix(".partial")
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(whole, partial, dict(metadata))
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(f"{path}: cannot be written: {reason}", hint) from error
 
 
 def _check_fingerprint(path: Path, metadata: Mapping[str, str], wanted: Fingerprint) -> None:

@@ -27,6 +27,13 @@ FOLDER: "click.Path" = click.Path(path_type=Path, file_okay=False)
 @click.option("--imatrix", type=click.Path(path_type=Path), help="Write an imatrix GGUF here.")
 @click.option("--work-dir", type=FOLDER, help="Keep statistics here for csaq convert.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page (and JSON).")
+@click.option(
+    "--elements",
+    nargs=2,
+    type=(str, click.Path(path_type=Path)),
+    metavar="TENSOR FILE",
+    help="Write one matrix's |g·W|, element by element.",
+)
 @click.option("--nsamples", type=click.IntRange(2), default=128, show_default=True, help="Windows.")
 @click.option(
     "--seqlen", type=click.IntRange(8), default=512, show_default=True, help="Tokens per window."
@@ -50,6 +57,7 @@ def calibrate(
     imatrix: Path | None,
     work_dir: Path | None,
     report: Path | None,
+    elements: tuple[str, Path] | None,
     nsamples: int,
     seqlen: int,
     seed: int,
@@ -64,8 +72,8 @@ def calibrate(
     The statistics tell which weights matter: --imatrix for llama-quantize and csaq convert
     --imatrix, --work-dir for csaq convert --calib with the same text and options.
     """
-    if imatrix is None and work_dir is None and report is None:
-        raise UsageError("what for? give --imatrix, --work-dir or --report")
+    if imatrix is None and work_dir is None and report is None and elements is None:
+        raise UsageError("what for? give --imatrix, --work-dir, --report or --elements")
     if imatrix is not None and imatrix.exists() and not force:
         raise UsageError(f"{imatrix}: exists already", "--force overwrites it")
     with extra_installed("calibrate"):
@@ -83,6 +91,8 @@ def calibrate(
             _write_imatrix(imatrix, guidance)
         if report is not None:
             _write_report(report, Path(model).name, guidance)
+        if elements is not None:
+            _write_elements(*elements, guidance, wanted.batch_size)
 
 
 def _guided(source: "Conversion", wanted: "Calibrating", work: Path, quiet: bool) -> "Guidance":
@@ -103,12 +113,27 @@ def _write_imatrix(path: Path, guidance: "Guidance") -> None:
     print(path)
 
 
+def _write_elements(name: str, path: Path, guidance: "Guidance", batch_size: int) -> None:
+    from csaq_export.statistics import element_salience
+    from csaq_export.workdir import write_tensors
+
+    model = guidance.model
+    if name not in model.slots or not model.has(name) or model.parameter(name).ndim != 2:
+        raise UsageError(
+            f"--elements {name}: the model has no such matrix", "e.g. blk.0.ffn_up.weight"
+        )
+    found = element_salience(model.model, model.parameter(name), guidance.calibration, batch_size)
+    write_tensors(path, {name: model.to_gguf(name, found)}, {"salience": "mean |g·W| per batch"})
+    print(path)
+
+
 def _write_report(path: Path, name: str, guidance: "Guidance") -> None:
+    from csaq_export.coactivation import held_coactivation
     from csaq_export.report import calibration
     from csaq_export.report.page import write_page
 
     salience = calibration.mean_salience(guidance)
-    cliques = calibration.clique_table(calibration.held_coactivation(guidance))
+    cliques = calibration.clique_table(held_coactivation(guidance))
     page = calibration.calibration_page(f"{name}: calibration report", salience, cliques)
     write_page(path, page, calibration.calibration_figures(salience, cliques))
     print(path)

@@ -33,6 +33,8 @@ _OPTIONS = (
     click.option("--floor", default="IQ2_XXS", show_default=True, help="Least type of any matrix."),
     click.option("--tensor-type", multiple=True, metavar="REGEX=TYPE",
                  help="Fix the type of matrices; the first match counts."),
+    click.option("--cliques", type=click.FloatRange(0), default=0.0, show_default=True,
+                 help="Store cliques of rows: similarity below 1, or how many groups; 0: none."),
     click.option("--work-dir", type=click.Path(path_type=Path, file_okay=False),
                  help="Keep statistics here: to resume, or to try other sizes."),
 )  # fmt: skip
@@ -77,4 +79,6 @@ def read_request(options: Mapping[str, Any], target: "Target | None") -> "Reques
         device=options["device"],
         stable=options["stable"],
     )
-    return Request(calibrating, target, options["effort"], floor, options["work_dir"])
+    return Request(
+        calibrating, target, options["effort"], floor, options["work_dir"], options["cliques"]
+    )

@@ -4,8 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from csaq_export.cliques import Cliques, find_cliques
 from csaq_export.guidance import Guidance
@@ -14,8 +13,7 @@ from csaq_export.report.page import render_page, render_rows
 from csaq_export.sensitivity import linear_statistics
 from csaq_export.statistics import Statistics
 
-# csaq-quant's defaults are 0.1 and 0.85, at which nearly every row stays alone.
-FIRING_SHARE = 0.1
+# csaq-quant's default is 0.85, at which nearly every row stays alone.
 THRESHOLDS = (0.85, 0.5, 0.3)
 
 
@@ -28,39 +26,6 @@ def mean_salience(guidance: Guidance) -> dict[str, float]:
         / guidance.model.parameter(name).numel()
         for name, linear in linear_statistics(guidance.model, statistics).items()
     }
-
-
-@torch.no_grad()
-def held_coactivation(guidance: Guidance) -> dict[str, Tensor]:
-    """Coactivation counts float32 [n_row, n_row] of every layer's matrices on the held windows."""
-    model = guidance.model.model
-    counts: dict[str, Tensor] = {}
-
-    def follow(name: str) -> Any:
-        def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            fires = _fires(output.flatten(0, -2))
-            counts[name] = counts.get(name, 0) + fires.T @ fires
-
-        return count
-
-    sources = {slot.source: name for name, slot in guidance.model.slots.items()}
-    hooks = [
-        module.register_forward_hook(follow(sources[f"{path}.weight"]))
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and sources.get(f"{path}.weight", "").startswith("blk.")
-    ]
-    try:
-        for window in guidance.held.tokens.split(1):  # type: ignore[no-untyped-call]
-            model(window)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return counts
-
-
-def _fires(outputs: Tensor) -> Tensor:
-    n_top = max(1, round(FIRING_SHARE * outputs.shape[1]))
-    return torch.zeros_like(outputs).scatter_(1, outputs.abs().topk(n_top, 1).indices, 1.0)
 
 
 def calibration_page(title: str, salience: Mapping[str, float], cliques: "CliqueTable") -> str:

@@ -1,6 +1,7 @@
 """Forward and backward over calibration text → salience, coactivation and curvature."""
 
 from csaq_export.statistics.collect import collect
+from csaq_export.statistics.elements import element_salience
 from csaq_export.statistics.linear import LinearStatistics
 from csaq_export.statistics.rounds import collect_until_stable, windows_of
 from csaq_export.statistics.stages import EMBEDDING, HEAD, Collection, Statistics, layer_part
@@ -13,6 +14,7 @@ __all__ = [
     "Statistics",
     "collect",
     "collect_until_stable",
+    "element_salience",
     "layer_part",
     "windows_of",
 ]

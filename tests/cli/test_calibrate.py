@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from csaq_export.calibration import read_calibration
 from csaq_export.guidance import HELD_SHARE
@@ -22,9 +24,11 @@ def made(tmp_path_factory, csaq):
         "calibrate", home / "model", "--calib", home / "text.txt", "--imatrix", home / "im.gguf",
         "--work-dir", home / "work", "--report", home / "report.html", "--nsamples", 8,
         "--seqlen", 32, "--device", "cpu",
+        "--elements", "blk.1.attn_k.weight", home / "attn_k.safetensors",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{home / 'im.gguf'}\n{home / 'report.html'}\n"
+    names = ("im.gguf", "report.html", "attn_k.safetensors")
+    assert done.stdout == "".join(f"{home / name}\n" for name in names)
     return home
 
 
@@ -54,6 +58,28 @@ def test_imatrix_has_every_matrix_and_says_what_it_is_made_from(made):
     assert found.entries["output.weight"].means().min() >= 0
     assert found.datasets == ("text.txt",)
     assert (found.chunk_count, found.chunk_size) == (7, 32)
+
+
+def test_elements_are_those_whose_sums_the_statistics_hold(made):
+    found = load_file(made / "attn_k.safetensors")["blk.1.attn_k.weight"]
+    with safe_open(made / "work" / "statistics-layer-1.safetensors", "pt") as file:
+        rows, columns, n_batch = (
+            file.get_tensor(f"self_attn.k_proj/{field}")
+            for field in ("salience_rows", "salience_columns", "n_batch")
+        )
+    torch.testing.assert_close(found.sum(0), columns / n_batch.float(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(found.sum(1), rows / n_batch.float(), rtol=1e-3, atol=1e-6)
+
+
+def test_elements_of_no_matrix_are_refused(made, csaq, tmp_path):
+    out = tmp_path / "x.safetensors"
+    done = csaq(
+        "calibrate", made / "model", "--calib", made / "text.txt", "--work-dir", made / "work",
+        "--nsamples", 8, "--seqlen", 32, "--device", "cpu", "--elements", "blk.1.nothing", out,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no such matrix" in done.stderr
+    assert not out.exists()
 
 
 def test_statistics_are_kept_in_the_work_dir(made):

@@ -183,3 +183,54 @@ def test_a_size_without_text_is_kept_and_closer_than_the_preset(folder, tmp_path
     with open_gguf(out) as file:
         assert file.text("csaq.calibration.dataset") == "written by the model"
     assert divergence(folder, out) < divergence(folder, tmp_path / "preset.gguf")
+
+
+def test_interrupted_at_every_stage_it_goes_on_to_the_same_bytes(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(TUNING_STEPS, "best", 3)
+    calibrating = Calibrating(None, 12, 24, 0, "cpu")
+    seen = []
+
+    def convert_in(name, report):
+        wanted = Request(calibrating, Target(bpw=7.5), "best", work_dir=tmp_path / name)
+        convert_calibrated(conversion(folder, tmp_path / f"{name}.gguf"), wanted, report)
+
+    def interrupt_once_per_stage(stage, done, total):
+        if stage not in seen and (done or total == 1):
+            seen.append(stage)
+            raise KeyboardInterrupt
+
+    convert_in("whole", lambda *step: None)
+    for _ in range(20):
+        try:
+            convert_in("killed", interrupt_once_per_stage)
+        except KeyboardInterrupt:
+            continue
+        break
+    assert seen[0] == "writing text"
+    assert {"backward", "measuring types", "measuring tensors", "rounding", "tuning"} <= {*seen}
+    assert (tmp_path / "killed.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
+def test_work_of_other_weights_is_refused(folder, work, tmp_path):
+    plan_calibrated(conversion(folder, tmp_path / "x"), request(folder, work, Target(bpw=7.0)))
+    other = tmp_path / "other"
+    build_model("llama3-tied", seed=1, num_hidden_layers=1).save_pretrained(other)
+    byte_level_tokenizer("llama-bpe").save_pretrained(other)
+    with pytest.raises(UsageError, match="made with model"):
+        plan_calibrated(conversion(other, tmp_path / "x"), request(folder, work, Target(bpw=7.0)))
+
+
+def test_cliques_are_stored_when_asked_for_and_counted(folder, work, tmp_path):
+    out = tmp_path / "out.gguf"
+    wanted = request(folder, work, Target(bpw=9.0), effort="fast", cliques=8.0)
+    plan = convert_calibrated(conversion(folder, out), wanted)
+    assert out.stat().st_size == plan.n_bytes <= 9.0 * plan.n_weight / 8
+    with open_gguf(out) as file:
+        labels = file.metadata["csaq.clique.blk.0.ffn_up.weight"]
+        assert len(labels) == file.tensors["blk.0.ffn_up.weight"].n_row
+        assert min(labels) >= -1
+        assert max(labels) >= 0
+    plain = plan_calibrated(
+        conversion(folder, out), request(folder, work, Target(bpw=9.0), effort="fast")
+    )
+    assert not any(key.startswith("csaq.clique") for key in plain.metadata)

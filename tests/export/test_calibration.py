@@ -76,6 +76,82 @@ def test_text_that_is_not_utf8_is_named(tokenizer, tmp_path):
         read_calibration(str(path), tokenizer, 4, 16, 0)
 
 
+@pytest.fixture
+def dataset(tmp_path):
+    """A dataset as on the hub, here on disk: configurations of plain text and of chats."""
+    folder = tmp_path / "dataset"
+    chats = [{"messages": [{"role": "user", "content": f"red balloons {n}"}]} for n in range(9)]
+    files = {
+        "plain/train.jsonl": [{"text": text} for text in TEXT],
+        "plain/other.jsonl": [{"text": "The cat ran away"}] * 9,
+        "chat/train.jsonl": chats,
+        "odd/train.jsonl": [{"n": 1}],
+    }
+    for name, records in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(json.dumps(record) for record in records))
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n"
+        "- config_name: plain\n  default: true\n  data_files:\n"
+        "  - {split: train, path: plain/train.jsonl}\n"
+        "  - {split: test, path: plain/other.jsonl}\n"
+        "- {config_name: chat, data_files: chat/train.jsonl}\n"
+        "- {config_name: odd, data_files: odd/train.jsonl}\n---\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("suffix", "records"),
+    [
+        ("", TEXT),
+        (":plain", TEXT),
+        (":plain:test", ["The cat ran away"] * 9),
+        (":chat", [f"red balloons {n}" for n in range(9)]),
+    ],
+)
+def test_datasets_give_the_windows_of_their_records(tokenizer, dataset, tmp_path, suffix, records):
+    found = read_calibration(f"{dataset}{suffix}", tokenizer, 4, 8, 1)
+    lines = "\n".join(json.dumps({"text": record}) for record in records)
+    (tmp_path / "same.jsonl").write_text(lines)
+    expected = read_calibration(str(tmp_path / "same.jsonl"), tokenizer, 4, 8, 1)
+    assert torch.equal(found.tokens, expected.tokens)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "message"),
+    [
+        (":absent", "cannot be loaded: .*absent"),
+        (":plain:validation", "cannot be loaded: .*validation"),
+        (":odd", "record 1: neither messages nor text"),
+    ],
+)
+def test_what_a_dataset_lacks_is_said(tokenizer, dataset, suffix, message):
+    with pytest.raises(UsageError, match=message):
+        read_calibration(f"{dataset}{suffix}", tokenizer, 4, 8, 0)
+
+
+def test_a_damaged_dataset_is_one_typed_error(tokenizer, dataset):
+    (dataset / "plain" / "train.jsonl").write_text('{"text": "fine"}\n{"text": \n')
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        read_calibration(str(dataset), tokenizer, 4, 8, 0)
+
+
+def test_a_folder_without_data_is_refused(tokenizer, tmp_path):
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        read_calibration(str(tmp_path), tokenizer, 4, 8, 0)
+
+
+def test_chats_need_a_template(tmp_path):
+    plain = byte_level_tokenizer("llama-bpe")
+    plain.chat_template = None
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "hello"}]}))
+    with pytest.raises(UsageError, match="does not fit the model's template"):
+        read_calibration(str(path), plain, 4, 8, 0)
+
+
 def test_missing_file_is_a_usage_error(tokenizer):
     with pytest.raises(UsageError, match="no such file"):
         read_calibration("nothing.txt", tokenizer, 4, 16, 0)
