@@ -120,7 +120,7 @@ def test_work_of_another_calibration_is_refused(folder, work, tmp_path):
 
 
 def test_floor_and_overrides_bind(folder, work, tmp_path):
-    wanted = request(folder, work, Target(bpw=9.0), floor=GGMLType.Q5_0)
+    wanted = request(folder, work, Target(bpw=10.0), floor=GGMLType.Q5_0)
     fixed = ("attn_v=q8_0", r"ffn_(up|down)=F16", "ffn_up=Q5_0")
     plan = plan_calibrated(conversion(folder, tmp_path / "x", overrides=fixed), wanted)
     types = {tensor.name: tensor.type for tensor in plan.tensors}
