@@ -60,7 +60,7 @@ def write_calibration(
     return Calibration(tokens, OWN_TEXT, digest, seed)
 
 
-class _Drawn(LogitsProcessor):  # type: ignore[misc]
+class _Drawn(LogitsProcessor):
     """Makes the greedy choice a draw from the prediction (Gumbel-max), by a generator of its own.
 
     The generator that `generate` draws from is the process's, which threads would share.
@@ -86,8 +86,10 @@ def _write(
     begin = tokenizer.eos_token_id if begin is None else begin
     first = torch.full((n, 1), 0 if begin is None else begin)
     # No end token: where one text ends the model goes on with the next, as in training.
-    freely = GenerationConfig(do_sample=False, max_new_tokens=seq_len - 1, use_cache=True)
-    written = model.generate(
+    freely = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False, max_new_tokens=seq_len - 1, use_cache=True
+    )
+    written = model.generate(  # type: ignore[operator]
         first,
         attention_mask=torch.ones_like(first),
         generation_config=freely,
