@@ -89,7 +89,7 @@ class WorkDir:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], hint: str | None = None
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], hint: str = ""
 ) -> None:
     """Write a safetensors file that appears whole or not at all; ResourceError if it cannot be."""
     partial = path.with_suffix(".partial")
