@@ -13,6 +13,8 @@ from csaq_runtime.hparams import HParams
 
 BETA_FAST, BETA_SLOW = 32.0, 1.0
 
+_POSITIONS_AT_ONCE = 4096
+
 
 def rope_table(
     hparams: HParams, n_ctx: int, factors: NDArray[np.float32] | None
@@ -22,11 +24,14 @@ def rope_table(
     `factors` [head_dim / 2] divide the frequencies.
     """
     frequencies = _frequencies(hparams, factors)
-    angles = np.arange(n_ctx)[:, None] * frequencies
     table = np.zeros((n_ctx, 2, padded(frequencies.size)), np.float32)
     magnitude = _magnitude(hparams)
-    table[:, 0, : frequencies.size] = np.cos(angles) * magnitude
-    table[:, 1, : frequencies.size] = np.sin(angles) * magnitude
+    # Piece by piece: in double precision a long context would take several times the table.
+    for start in range(0, n_ctx, _POSITIONS_AT_ONCE):
+        rows = table[start : start + _POSITIONS_AT_ONCE]
+        angles = np.arange(start, start + len(rows))[:, None] * frequencies
+        rows[:, 0, : frequencies.size] = np.cos(angles) * magnitude
+        rows[:, 1, : frequencies.size] = np.sin(angles) * magnitude
     return table
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from csaq_runtime.engine import Engine
 from csaq_runtime.errors import GGUFError, ResourceError, UsageError
+from csaq_runtime.memory_limits import Limit
 from csaq_runtime.sample import Sampling
 from tests.runtime.tiny_models import (
     N_VOCAB,
@@ -163,8 +164,10 @@ def test_a_second_generation_ends_the_first(llama: Path) -> None:
 def test_too_little_memory_is_said_before_loading(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("csaq_runtime.memory.available_memory", lambda: 2**20)
-    with pytest.raises(ResourceError, match="GiB are available"):
+    few = Limit(2**20, "container limit")
+    monkeypatch.setattr("csaq_runtime.memory_limits.available_memory", lambda: few)
+    sums = r"needs about \d+ MiB of memory \(weights 0 MiB \+ context 0 MiB \+ buffers \d+ MiB\)"
+    with pytest.raises(ResourceError, match=f"{sums}, 1 MiB are available .container limit"):
         Engine.open(llama)
 
 

@@ -25,17 +25,3 @@ def test_the_estimate_grows_by_the_cache(path: Path) -> None:
         rope = 4 * (4096 - 16) * 32
         assert large - small == grown + rope
         assert small > sum(info.n_bytes for info in file.tensors.values())
-
-
-def test_available_memory_is_plausible() -> None:
-    available = memory.available_memory()
-    assert available is None or 2**24 < available < 2**50
-
-
-def test_a_container_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "memory.max").write_text("3000000\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert memory.available_memory() == 2000000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_memory() != 2000000
