@@ -21,6 +21,7 @@ from csaq_export.budget.curve import Curve, fixed_curve
 from csaq_export.budget.target import Target
 from csaq_export.coactivation import clique_keys
 from csaq_export.guidance import Calibrating, Guidance, curves, guide
+from csaq_export.memory import check_calibrating
 from csaq_export.metadata import Metadata, f32, text, u32
 from csaq_export.model import Model
 from csaq_export.overrides import fixed_types, overridden
@@ -42,6 +43,9 @@ SWEEPS = {"fast": 0, "normal": 2, "best": 4}
 CODEBOOKS_BELOW = 4.0
 # Steps of tuning scales and norms, which hold two copies of the model and its gradients.
 TUNING_STEPS = {"fast": 0, "normal": 0, "best": 120}
+# Of the whole model in float32 at once: comparing with a preset keeps the original weights,
+# tuning has a teacher, a student, its blocks and their gradients beside them.
+MODEL_COPIES = {"fast": 1, "normal": 2, "best": 6}
 OWN_TEXT_NOTE = (
     "no --calib: calibrated on text that the model wrote; for a special use, give text like it"
 )
@@ -116,6 +120,7 @@ def _guided(
     folder = local_folder(conversion)
     check_place(conversion.out, 0, conversion.force)
     with open_model(conversion.source, conversion.revision) as model, _work(request) as work:
+        check_calibrating(model, MODEL_COPIES[request.effort])
         guidance = guide(folder, request.calibrating, work, report)
         yield guidance, model, _plan(model, conversion, request, guidance, report)
 

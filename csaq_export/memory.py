@@ -3,6 +3,7 @@
 from math import prod
 
 from csaq_export.model import Model
+from csaq_export.plan import Plan
 from csaq_export.weight import CHUNK_WEIGHTS, Weight
 from csaq_runtime.memory_limits import require_memory
 
@@ -13,14 +14,14 @@ CHUNK_COPIES = 6
 """Of a chunk of rows at once: stored, float32, and what an encoder compares."""
 
 
-def check_streaming(model: Model) -> None:
+def check_streaming(source: str, plan: Plan) -> None:
     """Raise ResourceError unless a conversion without calibration has room.
 
     It holds a few copies of one chunk of rows: 16 MiB of float32, or one row if that is more.
     """
-    widest = max((weight.n_col for weight in model.weights), default=0)
+    widest = max((tensor.weight.n_col for tensor in plan.tensors), default=0)
     chunks = CHUNK_COPIES * 4 * max(CHUNK_WEIGHTS, widest)
-    require_memory(model.name, {"rows": chunks, "program": WORKING_BYTES}, "")
+    require_memory(source, {"rows": chunks, "program": WORKING_BYTES}, "")
 
 
 def check_calibrating(model: Model, n_copy: int) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csaq_export.imatrix import Importance, read_importance
+from csaq_export.memory import check_streaming
 from csaq_export.model import Model
 from csaq_export.overrides import Override, overridden
 from csaq_export.plan import Plan, TensorPlan, plan_model
@@ -78,6 +79,7 @@ def write_plan(
     progress: Callable[[Progress], None],
 ) -> None:
     """Encode and write every tensor; raises what `convert` raises."""
+    check_streaming(conversion.source, file_plan)
     with new_file(conversion.out, file_plan.n_bytes, conversion.force) as file:
         file.write(front_matter(file_plan.metadata, file_plan.tensors))
         for tensor in file_plan.tensors:
