@@ -1,0 +1,177 @@
+"""Every command line of README.md and docs/*.md runs, in its block's order, in an empty folder.
+
+Two tables say what is not as on the page: SUBSTITUTES (words that stand for something that needs
+the network, a peer or minutes) and SHORTER (options added so that tiny models and short texts do).
+Lines of other programs are in NOT_RUN with the reason; a line that is in no table fails.
+"""
+
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from csaq_cli.main import COMMANDS, cli
+from tests.cli.console_blocks import PAGES, Block, Pipeline, console_blocks, parse
+from tests.cli.stand_ins import StandIns
+
+# Word of a page → what is run instead, and why.
+SUBSTITUTES = {
+    "~/llama.cpp/build/bin/llama-bench": "./llama-bench",  # a peer: a stand-in program answers
+    "hf:Qwen/Qwen3-0.6B-GGUF": "model.gguf",  # the network; test_hub.py speaks to a hub
+    "hf:Qwen/Qwen3-0.6B-GGUF:Q8_0": "model.gguf",
+}
+# Command → options appended to it: the last one counts.
+CALIBRATION = ("--nsamples", "4", "--seqlen", "64")
+SHORTER = {
+    "run": ("-n", "8"),  # random weights never end a reply
+    "bench": ("-p", "8", "-n", "2", "-d", "0,8", "-r", "1"),
+    "eval": ("-c", "32", "--chunks", "2"),
+    "frontier": ("--presets", "Q4_0,Q8_0", "-c", "32", "--chunks", "2", *CALIBRATION),
+    "calibrate": CALIBRATION,
+}
+# First words of lines that are not ours to run, and why.
+NOT_RUN = {
+    "pip": "installs from the network",
+    "git": "clones from the network",
+    "make": "`make demo` and `make test` are what runs this",
+    "curl": "asks the server; tests/cli/test_serve*.py do with real clients",
+    "python": "benchmarks of minutes",
+}
+# `csaq run` without a prompt wants a terminal; here it gets one turn on standard input.
+TURN = "Hello\n"
+SERVER_SECONDS = 60
+
+BLOCKS = [block for page in PAGES for block in console_blocks(page)]
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
+    return StandIns(tmp_path_factory.mktemp("stand-ins"))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+def test_block_runs(block, stand_ins, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(tmp_path)
+    for command in block.commands:
+        run_line(command, stand_ins, tmp_path)
+
+
+def test_every_command_is_shown_in_the_docs():
+    shown = {words[1] for b in BLOCKS for c in b.commands for words in parse(c).programs
+             if words[0] == "csaq"}  # fmt: skip
+    assert shown == set(COMMANDS)
+
+
+def test_no_table_holds_what_no_page_has():
+    words = {w for b in BLOCKS for c in b.commands for words in parse(c).programs for w in words}
+    assert words >= SUBSTITUTES.keys() | SHORTER.keys()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_stand_in_console_blocks_behind_a_prompt(page):
+    shown = [c for block in console_blocks(page) for c in block.commands]
+    lines = page.read_text().splitlines()
+    commands = [line for line in lines if line.startswith(("$ ", "csaq ")) and "csaq:" not in line]
+    assert len(commands) == len(shown)
+
+
+def run_line(command: str, stand_ins: StandIns, folder: Path) -> None:
+    pipeline = parse(command)
+    first = pipeline.programs[0][0]
+    if first in NOT_RUN:
+        return
+    assert first in ("csaq", "cat"), f"{command}: neither ours nor in NOT_RUN"
+    stdin, output = TURN, ""
+    for program in pipeline.programs:
+        words = [SUBSTITUTES.get(word, word) for word in program]
+        for word in words:
+            stand_ins.provide(word, folder)
+        output = stdin = run_program(globbed(words, folder), stdin, command)
+    keep(output, pipeline, folder)
+
+
+def run_program(words: Sequence[str], stdin: str, command: str) -> str:
+    if words[0] == "cat":
+        return "".join(Path(word).read_text() for word in words[1:])
+    arguments = [*words[1:], *added(words)]
+    if words[1] == "serve":
+        return serve(arguments)
+    done = CliRunner().invoke(cli, arguments, input=stdin, prog_name="csaq")
+    assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
+    assert done.stdout, f"{command}: printed nothing"
+    return done.stdout
+
+
+def added(words: Sequence[str]) -> tuple[str, ...]:
+    """Options that make the command short enough for a test."""
+    if words[1] == "convert":
+        return CALIBRATION if "--calib" in words else ()
+    return SHORTER.get(words[1], ())
+
+
+def globbed(words: Sequence[str], folder: Path) -> list[str]:
+    matches = [
+        sorted(str(p.relative_to(folder)) for p in folder.glob(w)) for w in words if "*" in w
+    ]
+    return [w for word in words for w in (matches.pop(0) if "*" in word else [word])]
+
+
+def keep(output: str, pipeline: Pipeline, folder: Path) -> None:
+    if pipeline.target is not None:
+        path = folder / pipeline.target.replace("~", "home")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(output)
+
+
+def serve(arguments: Sequence[str]) -> str:
+    """Start the server on a free port, ask it how it is, end it as a service manager would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [
+        sys.executable,
+        "-m",
+        "csaq_cli",
+        *arguments,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    server = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        health = answer(f"http://127.0.0.1:{port}/health", server)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(SERVER_SECONDS) == 0, shlex.join(words)
+    finally:
+        server.kill()
+    return health
+
+
+def answer(url: str, server: "subprocess.Popen[bytes]") -> str:
+    """What the server says once it listens."""
+    deadline = time.monotonic() + SERVER_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url) as reply:
+                return str(reply.read().decode())
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"{url}: no answer, exit code {server.poll()}")
+
+
+def test_blocks_are_read_with_continued_lines_pipes_and_comments(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```console\n$ a b \\\n  c | d > e  # f\nout\n```\n```sh\n$ no\n```\n")
+    (block,) = console_blocks(page)
+    assert block == Block("page.md", 1, ("a b   c | d > e  # f",))
+    assert parse(block.commands[0]) == Pipeline((("a", "b", "c"), ("d",)), "e")
