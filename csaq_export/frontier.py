@@ -113,7 +113,8 @@ def _imatrix(wanted: Frontier, report: Report) -> Path | None:
 
 def _make_peer(tool: Path, preset: str, base: Path, imatrix: Path | None, path: Path) -> None:
     guided = ["--imatrix", str(imatrix)] if imatrix else []
-    command = [str(tool), *guided, str(base), str(path), preset]
+    # A bare name would be looked for on PATH, not in this folder.
+    command = [str(tool.absolute()), *guided, str(base), str(path), preset]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PEER_SECONDS, check=False

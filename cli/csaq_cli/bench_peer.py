@@ -16,7 +16,18 @@ def peer_rate(program: Path, model: Path, trial: Trial, cache_type: str, repack:
 
     Raises UsageError if the program fails or prints something else than its JSON.
     """
-    command = [str(program), "-m", str(model), "-r", "1", "-o", "json", "--repack", repack]
+    # A bare name would be looked for on PATH, not in this folder.
+    command = [
+        str(program.absolute()),
+        "-m",
+        str(model),
+        "-r",
+        "1",
+        "-o",
+        "json",
+        "--repack",
+        repack,
+    ]
     command += ["-p", str(trial.n_prompt), "-n", str(trial.n_gen), "-d", str(trial.n_depth)]
     command += ["-t", str(trial.n_threads), "-ctk", cache_type, "-ctv", cache_type]
     try:

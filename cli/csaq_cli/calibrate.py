@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from csaq_cli.extra import extra_installed
+from csaq_cli.shell_completion import complete_file
 from csaq_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +23,13 @@ FOLDER: "click.Path" = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command(epilog=EPILOG)
-@click.argument("model")
-@click.option("--calib", required=True, help="A text or .jsonl file, or a hub dataset.")
+@click.argument("model", shell_complete=complete_file)
+@click.option(
+    "--calib",
+    required=True,
+    shell_complete=complete_file,
+    help="A text or .jsonl file, or a hub dataset.",
+)
 @click.option("--imatrix", type=click.Path(path_type=Path), help="Write an imatrix GGUF here.")
 @click.option("--work-dir", type=FOLDER, help="Keep statistics here for csaq convert.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page (and JSON).")

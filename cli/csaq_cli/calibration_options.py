@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from csaq_cli.shell_completion import complete_file, complete_type
+
 if TYPE_CHECKING:
     from csaq_export.budget.target import Target
     from csaq_export.calibrated import Request
@@ -17,8 +19,10 @@ EFFORTS = ("fast", "normal", "best")
 _OPTIONS = (
     click.option("--bpw", "--target-bits", type=float, help="Size: bits of the file per weight."),
     click.option("--size", help="Size of the file, e.g. 3.2GiB."),
-    click.option("--like", help="Size: that of a preset, e.g. Q4_K_M."),
-    click.option("--calib", help="Calibration text: a text or .jsonl file, or a dataset."),
+    click.option("--like", shell_complete=complete_type,
+                 help="Size: that of a preset, e.g. Q4_K_M."),
+    click.option("--calib", shell_complete=complete_file,
+                 help="Calibration text: a text or .jsonl file, or a dataset."),
     click.option("--nsamples", type=click.IntRange(2), default=128, show_default=True,
                  help="Calibration windows, at most."),
     click.option("--stable", type=click.FloatRange(0, 1), default=0.0, show_default=True,

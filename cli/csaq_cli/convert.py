@@ -17,6 +17,7 @@ from csaq_cli.calibration_options import (
 )
 from csaq_cli.extra import extra_installed
 from csaq_cli.out_name import default_name
+from csaq_cli.shell_completion import complete_file, complete_type
 from csaq_export.presets import find_preset
 from csaq_runtime.errors import UsageError
 
@@ -39,9 +40,16 @@ IMATRIX: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(epilog=EPILOG)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_file)
 @click.option("--to", "target", type=click.Choice(["gguf"]), default="gguf", show_default=True)
-@click.option("--type", "kind", default="Q4_K_M", show_default=True, help="Type or preset name.")
+@click.option(
+    "--type",
+    "kind",
+    default="Q4_K_M",
+    show_default=True,
+    shell_complete=complete_type,
+    help="Type or preset name.",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL-TYPE.gguf, here."
 )

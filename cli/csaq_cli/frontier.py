@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from csaq_cli.extra import extra_installed
+from csaq_cli.shell_completion import complete_file
 from csaq_cli.table import render_table
 from csaq_export.presets import find_preset
 from csaq_runtime.errors import UsageError
 
 EPILOG = """\b
-Example:
+Examples:
+  csaq frontier ./my-model --text wiki.test.raw --calib my.txt --presets Q3_K_M,Q4_K_M
   csaq frontier ./my-model --text wiki.test.raw --calib my.txt --peer llama.cpp/build/bin
 """
 PRESETS = "Q2_K,Q3_K_S,Q3_K_M,IQ4_XS,Q4_K_S,Q4_K_M,Q5_K_M,Q6_K"
@@ -21,9 +23,11 @@ READABLE: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(epilog=EPILOG)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_file)
 @click.option("--text", type=READABLE, required=True, help="Text to measure on, UTF-8.")
-@click.option("--calib", help="Calibration text; not the one to measure on.")
+@click.option(
+    "--calib", shell_complete=complete_file, help="Calibration text; not the one to measure on."
+)
 @click.option("--peer", type=click.Path(path_type=Path), help="llama-quantize, or its folder.")
 @click.option("--presets", default=PRESETS, show_default=True, help="Whose sizes.")
 @click.option(

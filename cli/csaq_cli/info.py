@@ -9,8 +9,15 @@ from csaq_cli.inventory import Inventory, take_inventory
 from csaq_cli.locate import find_gguf
 from csaq_cli.table import one_line, render_table, size_text
 
+EPILOG = """\b
+Examples:
+  csaq info model.gguf                     architecture, sizes, types, memory
+  csaq info model.gguf --metadata          every key, long values shortened
+  csaq info model.gguf --tensors --json    every tensor, for programs
+"""
 
-@click.command
+
+@click.command(epilog=EPILOG)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--tensors", is_flag=True, help="List every tensor.")

@@ -10,10 +10,27 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from csaq_cli.failure import report
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+EPILOG = """\b
+Examples:
+  csaq convert Qwen/Qwen3-0.6B --to gguf --type Q4_K_M   a model of the hub → a GGUF
+  csaq run Qwen3-0.6B-Q4_K_M.gguf                        chat with it
+  csaq run hf:Qwen/Qwen3-0.6B-GGUF:Q8_0                  or with one that somebody made
+  csaq COMMAND --help                                    options and examples of a command
+
+\b
+Every option can be set by an environment variable: CSAQ_<COMMAND>_<OPTION>,
+e.g. CSAQ_RUN_THREADS=8. NO_COLOR is respected; CSAQ_DEBUG=1 shows tracebacks.
+Exit codes: 0 done, 1 run-time, 2 usage, 3 bad model, 4 resources, 130 interrupted.
+"""
 
 # name → (module, the line `csaq --help` prints without importing the module)
 COMMANDS = {
@@ -30,6 +47,7 @@ COMMANDS = {
     "frontier": ("csaq_cli.frontier", "Picture what each size costs, beside llama-quantize."),
     "bench": ("csaq_cli.bench", "Measure how fast a GGUF runs, beside llama-bench if you like."),
     "warmup": ("csaq_cli.warmup", "Compile all kernels for this processor now."),
+    "completion": ("csaq_cli.shell_completion", "Print a script for the shell's Tab key."),
 }
 
 
@@ -48,6 +66,14 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Names and lines of the table above: the Tab key must not import every command."""
+        from click.shell_completion import CompletionItem
+
+        lines = {name: line for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)}
+        found = [CompletionItem(name, help=line) for name, line in lines.items()]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table above."""
         with formatter.section("Commands"):
@@ -58,18 +84,12 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CSAQ"},
-    epilog="Every option can be set by an environment variable: CSAQ_<COMMAND>_<OPTION>, "
-    "e.g. CSAQ_RUN_THREADS=8. NO_COLOR is respected; CSAQ_DEBUG=1 shows tracebacks.",
+    epilog=EPILOG,
 )
 @click.version_option(package_name="csaq-export", prog_name="csaq")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Turn a Hugging Face language model into a GGUF, and run it on a CPU.
-
-    \b
-      csaq convert Qwen/Qwen3-0.6B --to gguf --type Q4_K_M
-      csaq run Qwen3-0.6B-Q4_K_M.gguf
-    """
+    """Turn a Hugging Face language model into a GGUF, and run it on a CPU."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

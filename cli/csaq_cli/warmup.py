@@ -5,8 +5,14 @@ import time
 
 import click
 
+EPILOG = """\b
+Examples:
+  csaq warmup        after an installation or an update
+  csaq warmup -q     in the recipe of a container image
+"""
 
-@click.command()
+
+@click.command(epilog=EPILOG)
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no figures.")
 def warmup(quiet: bool) -> None:
     """Compile all kernels for this processor now, so that no first run has to.

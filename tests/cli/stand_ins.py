@@ -22,7 +22,7 @@ cp "$1" "$2"
 MODELS = ("./my-model", "Qwen/Qwen3-0.6B")
 TEXTS = ("my.txt", "wiki.test.raw", "question.txt", "notes.txt")
 FOLDERS = ("models/",)
-PROGRAMS = {"llama-bench": LLAMA_BENCH, "llama.cpp/build/bin/llama-quantize": LLAMA_QUANTIZE}
+PROGRAMS = {"./llama-bench": LLAMA_BENCH, "llama.cpp/build/bin/llama-quantize": LLAMA_QUANTIZE}
 
 
 class StandIns:

@@ -94,3 +94,9 @@ def test_a_peer_that_fails_is_named(tmp_path, text, words):
     peer = program(tmp_path / "peer", text)
     with pytest.raises(UsageError, match=words):
         peer_rate(peer, tmp_path, Trial(8, 0, 0, 1), "f16", "1")
+
+
+def test_a_peer_in_this_folder_needs_no_path(tmp_path, monkeypatch):
+    program(tmp_path / "llama-bench", FAKE)
+    monkeypatch.chdir(tmp_path)
+    assert peer_rate(Path("./llama-bench"), tmp_path, Trial(8, 0, 0, 1), "f16", "0") == 200.0

@@ -1,8 +1,8 @@
 """Every command line of README.md and docs/*.md runs, in its block's order, in an empty folder.
 
-Two tables say what is not as on the page: SUBSTITUTES (words that stand for something that needs
-the network, a peer or minutes) and SHORTER (options added so that tiny models and short texts do).
-Lines of other programs are in NOT_RUN with the reason; a line that is in no table fails.
+Three tables say what is not as on the page: SUBSTITUTES (words that stand for something that needs
+the network or a peer), SHORTER (options added so that tiny models and short texts do) and
+ENVIRONMENT. Lines of other programs are in NOT_RUN with the reason; a line in no table fails.
 """
 
 import shlex
@@ -19,14 +19,14 @@ import pytest
 from click.testing import CliRunner
 
 from csaq_cli.main import COMMANDS, cli
+from csaq_runtime.kernels.dispatch import ACTIVATION_NAME
 from tests.cli.console_blocks import PAGES, Block, Pipeline, console_blocks, parse
 from tests.cli.stand_ins import StandIns
 
 # Word of a page → what is run instead, and why.
 SUBSTITUTES = {
     "~/llama.cpp/build/bin/llama-bench": "./llama-bench",  # a peer: a stand-in program answers
-    "hf:Qwen/Qwen3-0.6B-GGUF": "model.gguf",  # the network; test_hub.py speaks to a hub
-    "hf:Qwen/Qwen3-0.6B-GGUF:Q8_0": "model.gguf",
+    "hf:Qwen/Qwen3-0.6B-GGUF:Q8_0": "model.gguf",  # the network; test_hub.py speaks to a hub
 }
 # Command → options appended to it: the last one counts.
 CALIBRATION = ("--nsamples", "4", "--seqlen", "64")
@@ -37,12 +37,16 @@ SHORTER = {
     "frontier": ("--presets", "Q4_0,Q8_0", "-c", "32", "--chunks", "2", *CALIBRATION),
     "calibrate": CALIBRATION,
 }
+# Command → its environment. `csaq warmup` gets a cache of its own: it deletes what other versions
+# left, which may be somebody's; of the kernels it then compiles one (ONE_MODULE) and not all.
+ENVIRONMENT = {"warmup": {"CSAQ_CACHE_DIR": "cache"}}
+ONE_MODULE = [ACTIVATION_NAME]
 # First words of lines that are not ours to run, and why.
 NOT_RUN = {
     "pip": "installs from the network",
     "git": "clones from the network",
     "make": "`make demo` and `make test` are what runs this",
-    "curl": "asks the server; tests/cli/test_serve*.py do with real clients",
+    "curl": "asks the server; tests/server does, with real clients",
     "python": "benchmarks of minutes",
 }
 # `csaq run` without a prompt wants a terminal; here it gets one turn on standard input.
@@ -60,6 +64,7 @@ def stand_ins(tmp_path_factory):
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
 def test_block_runs(block, stand_ins, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("csaq_runtime.warmup.all_modules", lambda: ONE_MODULE)
     monkeypatch.chdir(tmp_path)
     for command in block.commands:
         run_line(command, stand_ins, tmp_path)
@@ -105,7 +110,8 @@ def run_program(words: Sequence[str], stdin: str, command: str) -> str:
     arguments = [*words[1:], *added(words)]
     if words[1] == "serve":
         return serve(arguments)
-    done = CliRunner().invoke(cli, arguments, input=stdin, prog_name="csaq")
+    environment = ENVIRONMENT.get(words[1])
+    done = CliRunner(env=environment).invoke(cli, arguments, input=stdin, prog_name="csaq")
     assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
     assert done.stdout, f"{command}: printed nothing"
     return done.stdout

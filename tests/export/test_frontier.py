@@ -2,6 +2,7 @@
 
 import json
 import stat
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -50,6 +51,12 @@ def test_peer_s_files_stand_beside_ours(source, tmp_path):
     assert [file.maker for file in made] == ["csaq", "llama-quantize"]
     # The stand-in copies the baseline.
     assert made[1].evaluation.divergence.maximum == 0.0
+
+
+def test_a_peer_in_this_folder_needs_no_path(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(source)
+    made = frontier_of(source, tmp_path, peer=Path("llama-quantize"))
+    assert [file.maker for file in made] == ["csaq", "llama-quantize"]
 
 
 def test_peer_s_failure_is_told(source, tmp_path):
