@@ -1,6 +1,8 @@
 """`csaq convert` to a size as a process: the file, what is said about it, and refusals."""
 
+import re
 from math import prod
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,8 @@ def test_size_is_kept_and_the_allocation_shown(csaq, folder, tmp_path):
         n_weight = sum(prod(tensor.shape) for tensor in file.tensors.values())
         assert file.text("csaq.layout") == "stock"
         assert file.number("csaq.target_bpw") == 8
+        keys = {key for key in file.metadata if key.startswith("csaq.")}
+    assert keys | {"csaq.clique."} == keys_in_the_docs()
     assert out.stat().st_size <= n_weight
 
 
@@ -40,6 +44,12 @@ def test_a_gguf_is_brought_to_a_size_by_its_weights(csaq, folder, tmp_path):
     with open_gguf(out) as file:
         assert file.tensors["blk.0.ffn_up.weight"].type.name == "Q5_0"
         assert file.number("csaq.target_bpw") == 8
+
+
+def keys_in_the_docs():
+    """The keys in the tables of docs/format.md."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "format.md"
+    return set(re.findall(r"^\| `(csaq\.[\w.]+)", page.read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize(

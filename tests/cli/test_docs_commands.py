@@ -120,7 +120,7 @@ def run_program(words: Sequence[str], stdin: str, command: str) -> str:
 def added(words: Sequence[str]) -> tuple[str, ...]:
     """Options that make the command short enough for a test."""
     if words[1] == "convert":
-        return CALIBRATION if "--calib" in words else ()
+        return CALIBRATION if {"--calib", "--bpw", "--like", "--size"} & {*words} else ()
     return SHORTER.get(words[1], ())
 
 
