@@ -22,6 +22,10 @@ cp "$1" "$2"
 MODELS = ("./my-model", "Qwen/Qwen3-0.6B")
 TEXTS = ("my.txt", "wiki.test.raw", "question.txt", "notes.txt")
 FOLDERS = ("models/",)
+GGUFS = (
+    "model.gguf", "old.gguf", "new.gguf", "Qwen3-0.6B-Q4_K_M.gguf",
+    "my-F16.gguf", "my-BF16.gguf", "my-Q8_0.gguf", "my-Q4_K_M.gguf",
+)  # fmt: skip
 PROGRAMS = {"./llama-bench": LLAMA_BENCH, "llama.cpp/build/bin/llama-quantize": LLAMA_QUANTIZE}
 
 
@@ -47,7 +51,7 @@ class StandIns:
             self._make(name, path)
 
     def _known(self, name: str) -> bool:
-        return name in (*MODELS, *TEXTS, *FOLDERS, *PROGRAMS) or name.endswith(".gguf")
+        return name in (*MODELS, *TEXTS, *FOLDERS, *GGUFS, *PROGRAMS)
 
     def _make(self, name: str, path: Path) -> None:
         if name in MODELS:
