@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 130, 20, 50
+LEFT, RIGHT, TOP, BOTTOM = 70, 180, 20, 50
 # Distinguishable without color vision (Okabe and Ito), each with a shape of its own.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#666666")
 

@@ -30,11 +30,12 @@ SUBSTITUTES = {
 }
 # Command → options appended to it: the last one counts.
 CALIBRATION = ("--nsamples", "4", "--seqlen", "64")
+EFFORT = ("--effort", "fast")
 SHORTER = {
     "run": ("-n", "8"),  # random weights never end a reply
     "bench": ("-p", "8", "-n", "2", "-d", "0,8", "-r", "1"),
     "eval": ("-c", "32", "--chunks", "2"),
-    "frontier": ("--presets", "Q4_0,Q8_0", "-c", "32", "--chunks", "2", *CALIBRATION),
+    "frontier": ("--presets", "Q8_0", "-c", "32", "--chunks", "2", *CALIBRATION),
     "calibrate": CALIBRATION,
 }
 # Command → its environment. `csaq warmup` gets a cache of its own: it deletes what other versions
@@ -120,7 +121,8 @@ def run_program(words: Sequence[str], stdin: str, command: str) -> str:
 def added(words: Sequence[str]) -> tuple[str, ...]:
     """Options that make the command short enough for a test."""
     if words[1] == "convert":
-        return CALIBRATION if {"--calib", "--bpw", "--like", "--size"} & {*words} else ()
+        calibrated = {"--calib", "--bpw", "--like", "--size"} & {*words}
+        return (*CALIBRATION, *EFFORT) if calibrated else ()
     return SHORTER.get(words[1], ())
 
 

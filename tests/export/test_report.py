@@ -37,6 +37,13 @@ def test_lower_divergence_is_drawn_lower_and_larger_files_further_right():
     assert float(a.get("cy")) < float(b.get("cy"))
 
 
+def test_the_longest_name_of_the_legend_fits_beside_the_chart():
+    drawn = draw_chart([Series("llama-quantize + imatrix", (Point(1, 0.1, "a"),))], "x", "y")
+    names = [t for t in ElementTree.fromstring(drawn).iter(f"{SVG}text") if "llama" in t.text]
+    # Letters of a sans-serif font are about half as wide as they are high, 11 pixels here.
+    assert all(float(t.get("x")) + 6 * len(t.text) <= WIDTH for t in names)
+
+
 def test_points_without_place_on_the_axis_are_left_out():
     assert "No points" in draw_chart([Series("one", (Point(1, 0.0, "a"),))], "x", "y")
 
