@@ -20,7 +20,19 @@ from csaq_export.budget.allocate import allocate, target_bytes, types_text
 from csaq_export.budget.curve import Curve, fixed_curve
 from csaq_export.budget.target import Target
 from csaq_export.coactivation import clique_keys
-from csaq_export.guidance import Calibrating, Guidance, curves, guide
+from csaq_export.device import find_device
+from csaq_export.estimate import Estimate, estimate_calibrated
+from csaq_export.estimate.calibrated import Job
+from csaq_export.guidance import (
+    PROBE_WINDOWS,
+    Calibrating,
+    Guidance,
+    curves,
+    guide,
+    has_curves,
+    n_held,
+    open_within,
+)
 from csaq_export.memory import check_calibrating
 from csaq_export.metadata import Metadata, f32, text, u32
 from csaq_export.model import Model
@@ -45,7 +57,7 @@ CODEBOOKS_BELOW = 4.0
 TUNING_STEPS = {"fast": 0, "normal": 0, "best": 120}
 # Of the whole model in float32 at once: comparing with a preset keeps the original weights,
 # tuning has a teacher, a student, its blocks and their gradients beside them.
-MODEL_COPIES = {"fast": 1, "normal": 2, "best": 6}
+MODEL_COPIES = {"fast": 0, "normal": 0, "best": 6}
 OWN_TEXT_NOTE = (
     "no --calib: calibrated on text that the model wrote; for a special use, give text like it"
 )
@@ -99,9 +111,18 @@ def convert_calibrated(
     return _told(plan, request)
 
 
-def plan_calibrated(conversion: Conversion, request: Request, report: Report = silent) -> Plan:
-    """What `convert_calibrated` would write: calibrates, but rounds and writes nothing."""
-    with _guided(conversion, request, report) as (_, _, plan):
+def plan_calibrated(conversion: Conversion, request: Request) -> Plan | None:
+    """What `convert_calibrated` would write; None where that takes a calibration to know.
+
+    A work dir that has been through one for this text knows it.
+    """
+    if request.target is None:
+        with open_model(conversion.source, conversion.revision) as model:
+            preset = plan_model(model, conversion.type, importance=True)
+            return overridden(model, preset, conversion.overrides)
+    if request.work_dir is None or not has_curves(WorkDir(request.work_dir)):
+        return None
+    with _guided(conversion, request, silent) as (_, _, plan):
         return _told(plan, request)
 
 
@@ -110,6 +131,32 @@ def _told(plan: Plan, request: Request) -> Plan:
     if request.calibrating.source is not None:
         return plan
     return replace(plan, notes=(*plan.notes, OWN_TEXT_NOTE))
+
+
+def estimate_conversion(conversion: Conversion, request: Request) -> Estimate:
+    """What `convert_calibrated` would take on this machine, found in seconds."""
+    folder, wanted = local_folder(conversion), request.calibrating
+    device = find_device(wanted.device)
+    layered, shapes, _ = open_within(folder, wanted, device)
+    with open_model(conversion.source, conversion.revision) as model:
+        target = request.target
+        preset = plan_model(model, conversion.type, importance=True)
+        n_byte = preset.n_bytes if target is None else target_bytes(model, target)
+    held = n_held(wanted.n_sample)
+    job = Job(
+        n_window=wanted.n_sample - held,
+        seq_len=wanted.seq_len,
+        batch_size=wanted.batch_size,
+        n_probe=min(held, PROBE_WINDOWS),
+        bpw=8 * n_byte / shapes.n_weight,
+        out_bytes=n_byte,
+        sized=target is not None,
+        compared=target is not None and request.effort != "fast",
+        n_sweep=SWEEPS[request.effort],
+        n_step=TUNING_STEPS[request.effort],
+        max_memory=wanted.max_memory,
+    )
+    return estimate_calibrated(layered, job, device)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Kept-back windows through a calibrated model → rows that are large together, their cliques."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from gguf import GGUFValueType
@@ -17,29 +18,37 @@ FIRING_SHARE = 0.1
 @torch.no_grad()
 def held_coactivation(guidance: Guidance) -> dict[str, Tensor]:
     """Coactivation counts float32 [n_row, n_row] of every layer's matrices on the held windows."""
-    model = guidance.model.model
     counts: dict[str, Tensor] = {}
-
-    def follow(name: str) -> Any:
-        def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            fires = _fires(output.flatten(0, -2))
-            counts[name] = counts.get(name, 0) + fires.T @ fires
-
-        return count
-
     sources = {slot.source: name for name, slot in guidance.model.slots.items()}
-    hooks = [
-        module.register_forward_hook(follow(sources[f"{path}.weight"]))
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and sources.get(f"{path}.weight", "").startswith("blk.")
-    ]
+    windows, device = guidance.held.tokens.split(1), guidance.device  # type: ignore[no-untyped-call]
+    decoder = guidance.model.decoder(guidance.held.tokens.shape[1], device)
+    with decoder.placed(decoder.embedding, device):
+        states = [decoder.embedding(window.to(device)) for window in windows]
+    for index, layer in enumerate(decoder.layers):
+        names: dict[nn.Module, str] = {
+            module: sources[f"model.layers.{index}.{path}.weight"]
+            for path, module in layer.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+        with decoder.placed(layer, device), _counting(names, counts):
+            states = [decoder.run_layer(index, state) for state in states]
+    return counts
+
+
+@contextmanager
+def _counting(names: Mapping[nn.Module, str], counts: dict[str, Tensor]) -> Iterator[None]:
+    """Inside the context every pass of the modules adds to the `counts` of their names."""
+
+    def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        fires = _fires(output.float().flatten(0, -2))
+        counts[names[module]] = counts.get(names[module], 0) + (fires.T @ fires).cpu()
+
+    hooks = [module.register_forward_hook(count) for module in names]
     try:
-        for window in guidance.held.tokens.split(1):  # type: ignore[no-untyped-call]
-            model(window)
+        yield
     finally:
         for hook in hooks:
             hook.remove()
-    return counts
 
 
 def _fires(outputs: Tensor) -> Tensor:

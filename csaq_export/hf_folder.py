@@ -40,7 +40,7 @@ def open_folder(folder: Path, name: str) -> Model:
     family = family_of(config)
     h = read_hparams(config, family)
     stored = find_tensors(folder)
-    weights = tuple(_weights(family, h, stored, folder))
+    weights = tuple(model_weights(family, h, stored, folder))
     n_weight = sum(prod(weight.shape) for weight in weights)
     metadata = general_metadata(folder, name, family.architecture, n_weight)
     metadata |= decoder_metadata(config, family, h)
@@ -93,9 +93,10 @@ def _shard(folder: Path, file: str) -> Path:
     return path
 
 
-def _weights(
+def model_weights(
     family: Family, h: HParams, stored: dict[str, StoredTensor], folder: Path
 ) -> Iterator[Weight]:
+    """Every tensor of the model, checked against its place; ModelError for one that has none."""
     places = list(slots(family, h))
     known = {slot.source for slot in places} | ({"lm_head.weight"} if h.tied else set())
     for name in stored:

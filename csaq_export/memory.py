@@ -27,14 +27,14 @@ def check_streaming(source: str, plan: Plan) -> None:
 def check_calibrating(model: Model, n_copy: int) -> None:
     """Raise ResourceError unless a calibrated conversion has room.
 
-    It holds `n_copy` copies of the model in float32, the curvature [n_col, n_col] of every
-    matrix, and some copies of the largest matrix while that is rounded.
+    It holds `n_copy` copies of the model in float32, the largest
+    curvature [n_col, n_col], and some copies of the largest matrix while that is rounded.
     """
     matrices = [weight for weight in model.weights if len(weight.shape) > 1]
     largest = max((prod(weight.shape) for weight in matrices), default=0)
     parts = {
         "weights": n_copy * 4 * sum(prod(weight.shape) for weight in model.weights),
-        "curvature": 4 * sum(map(_curvature, matrices)),
+        "curvature": 4 * max(map(_curvature, matrices), default=0),
         "rounding": CHUNK_COPIES * 4 * largest,
         "program": WORKING_BYTES,
     }

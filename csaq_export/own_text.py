@@ -52,7 +52,7 @@ def write_calibration(
             work.save(stages[start], fingerprint, {"tokens": tokens})
         report("writing text", next(done), len(wanted))
 
-    in_parallel(write, wanted, model.device)
+    in_parallel(write, wanted, model.device, len(wanted))
     wait_for_ranks()
     written = (work.load(stage, fingerprint) or {} for stage in stages.values())
     tokens = torch.cat([stage["tokens"] for stage in written])

@@ -11,9 +11,9 @@ Result = TypeVar("Result")
 
 
 def in_parallel(
-    work: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+    work: Callable[[Item], Result], items: Iterable[Item], device: torch.device, n_most: int
 ) -> list[Result]:
-    """`work` of every item, in order.
+    """`work` of every item, in order, at most `n_most` at a time.
 
     On a CPU torch's own threads are switched off meanwhile: inside operations as small as a
     column of a matrix they cost more than they bring.
@@ -23,7 +23,8 @@ def in_parallel(
     n_thread = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(n_thread, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        n_worker = min(n_thread, n_most)
+        with ThreadPoolExecutor(n_worker, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(n_thread)

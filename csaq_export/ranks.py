@@ -6,7 +6,6 @@ whoever computes a part, parts are put together in one order (`statistics.pairwi
 `from_all_ranks`). Only the first rank prints and writes the output.
 """
 
-import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from csaq_export.device import find_device
 from csaq_runtime.errors import CsaqError, UsageError
 
 Item = TypeVar("Item")
@@ -37,22 +37,6 @@ def rank_and_count() -> tuple[int, int]:
 def is_first() -> bool:
     """Whether this is the rank that prints and writes."""
     return rank_and_count()[0] == 0
-
-
-def launched() -> bool:
-    """Whether torchrun started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def find_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, for each rank its own; UsageError if it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device")
-    if name == "cuda" and launched():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(name)
 
 
 @contextmanager

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from csaq_export.budget.probe import make_probe
+from torch import Tensor
+
+from csaq_export.budget.walk import divergences
 from csaq_export.guidance import PROBE_WINDOWS, Guidance
 from csaq_export.model import Model
 from csaq_export.overrides import Override, overridden
-from csaq_export.plan import Plan, plan_model
+from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.presets import PRESETS
-from csaq_export.quantize import decode
+from csaq_export.quantize.packed import Packed
 from csaq_export.ranks import is_first
 from csaq_export.rounded import Rounded, round_tensors
 from csaq_runtime.formats import LAYOUTS, GGMLType
@@ -54,13 +57,17 @@ def closer(
 
 def measured(guidance: Guidance, plan: Plan, rounded: Rounded) -> float:
     """KL divergence on held-out text of the model with a candidate's matrices."""
-    model = guidance.model
-    probe = make_probe(model.model, guidance.held.tokens[:PROBE_WINDOWS], 2)
-    packed = rounded.packed(plan)
-    originals = {name: model.read(name) for name in packed}
-    for name, part in packed.items():
-        model.write(name, decode(part.data, part.type))
-    found = probe.divergence()
-    for name, values in originals.items():
-        model.write(name, values)
+    tokens = guidance.held.tokens[:PROBE_WINDOWS]
+    change = {
+        tensor.name: partial(_weight, rounded, tensor)
+        for tensor in plan.tensors
+        if tensor.name in rounded.places
+    }
+    (found,) = divergences(guidance.model, tokens, [change], guidance.device)
     return found
+
+
+def _weight(rounded: Rounded, tensor: TensorPlan) -> Tensor:
+    data = rounded.bytes_of(tensor.name)
+    assert data is not None
+    return Packed(tensor.type, data).weight()

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from csaq_export.device import tensor_float
 from csaq_export.guidance import TOKENS_AT_ONCE, Guidance
+from csaq_export.footprint import check_tuning
 from csaq_export.parallel import in_parallel
 from csaq_export.plan import Plan, TensorPlan
 from csaq_export.quantize.guided import encode_guided
+from csaq_export.quantize.packed import Packed
 from csaq_export.ranks import own_share, wait_for_ranks
-from csaq_export.tuning import Packed, Schedule, tune
+from csaq_export.torch_model import load_torch_model
+from csaq_export.tuning import Schedule, tune
 from csaq_export.workdir import WorkDir
 from csaq_runtime.errors import ModelError
 
@@ -56,7 +60,8 @@ def round_tensors(plan: Plan, guidance: Guidance, n_sweep: int, report: Report) 
             guidance.work.save(stages[tensor], guidance.fingerprint, {"packed": packed})
         report("rounding", next(done), len(wanted))
 
-    in_parallel(round_one, wanted, guidance.device)
+    with tensor_float(False):
+        in_parallel(round_one, wanted, guidance.device, guidance.n_worker)
     wait_for_ranks()
     places = {tensor.name: (stage, "packed") for tensor, stage in stages.items()}
     return Rounded(guidance.work, guidance.fingerprint, places)
@@ -72,8 +77,8 @@ def _fair_share(tensors: list[TensorPlan]) -> list[TensorPlan]:
 def _round(tensor: TensorPlan, guidance: Guidance, n_sweep: int) -> Tensor:
     weight = guidance.model.read(tensor.name).to(guidance.device)
     try:
-        sensitivity = guidance.sensitivities[tensor.name]
-        return encode_guided(weight, tensor.type, sensitivity, n_sweep)
+        sensitivity = guidance.sensitivities[tensor.name].to(guidance.device)
+        return encode_guided(weight, tensor.type, sensitivity, n_sweep).cpu()
     except ModelError as error:
         raise ModelError(f"{tensor.name}: {error}", error.hint) from error
 
@@ -100,6 +105,8 @@ def _tuned(
     batch_size = max(1, TOKENS_AT_ONCE // guidance.calibration.tokens.shape[1])
     schedule = Schedule(n_step, batch_size, guidance.device)
     packed = rounded.packed(plan)
-    found = tune(guidance.model, packed, guidance.calibration, guidance.held, schedule, report)
+    check_tuning(guidance.shapes, TOKENS_AT_ONCE, guidance.limit, guidance.device)
+    model = load_torch_model(guidance.folder)
+    found = tune(model, packed, guidance.calibration, guidance.held, schedule, report)
     vectors = {name: v.cpu().view(torch.uint8)[None] for name, v in found.vectors.items()}
     return {name: part.data for name, part in found.packed.items()} | vectors

@@ -4,14 +4,15 @@ Second order: an error Δ [n_row, n_col] costs ½ Σ_i Δ_i·H_i·Δ_iᵀ. The H
 kept as a few shared matrices with a weight per row. Rows are in GGUF order here.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from csaq_export.layered_model import LayeredModel
 from csaq_export.statistics import EMBEDDING, HEAD, LinearStatistics, Statistics, layer_part
-from csaq_export.torch_model import TorchModel
 
 # Rows of a tied embedding differ in how much they are read and how much they predict.
 N_MIXTURE_GROUP = 4
@@ -40,7 +41,13 @@ class Sensitivity:
 
     def loss(self, change: Tensor) -> float:
         """Expected KL divergence for an error, float32 [n_row, n_col]."""
-        return float(sum(term.loss(change).sum() for term in self.terms))
+        return math.fsum(cost for term in self.terms for cost in term.loss(change).tolist())
+
+    def to(self, device: torch.device) -> "Sensitivity":
+        """The same on a device."""
+        return Sensitivity(
+            tuple(Term(t.curvature.to(device), t.row_weight.to(device)) for t in self.terms)
+        )
 
     def of_rows(self, rows: Tensor) -> "Sensitivity":
         """The same for a selection of rows."""
@@ -54,7 +61,8 @@ class Sensitivity:
         """
         n_row = len(self.terms[0].row_weight)
         if len(self.terms) == 1:
-            return [(torch.arange(n_row), self.terms[0].curvature)]
+            only = self.terms[0].curvature
+            return [(torch.arange(n_row, device=only.device), only)]
         energy = [term.row_weight * torch.diagonal(term.curvature).mean() for term in self.terms]
         order = (energy[0] / (energy[0] + energy[1]).clamp(min=1e-30)).argsort(stable=True)
         return [(rows, self._mixture(rows)) for rows in order.chunk(N_MIXTURE_GROUP)]
@@ -65,36 +73,58 @@ class Sensitivity:
 
     def importance(self) -> Tensor:
         """Mean diagonal over rows, float32 [n_col]: the guided counterpart of an imatrix."""
-        return torch.diagonal(self._mixture(torch.arange(len(self.terms[0].row_weight))))
+        first = self.terms[0].row_weight
+        return torch.diagonal(self._mixture(torch.arange(len(first), device=first.device)))
 
 
-def sensitivities(model: TorchModel, statistics: Statistics) -> dict[str, Sensitivity]:
-    """The Sensitivity of every matrix with statistics, by GGUF name."""
-    found: dict[str, Sensitivity] = {}
-    for name, linear in linear_statistics(model, statistics).items():
-        found[name] = Sensitivity((_term(model, name, linear),))
-    embedding = _term(model, "token_embd.weight", statistics.of(EMBEDDING)[""])
-    head = statistics.of(HEAD)[""]
+@dataclass(frozen=True)
+class Sensitivities(Mapping[str, Sensitivity]):
+    """The Sensitivity of every matrix with statistics, by GGUF name; read when asked for.
+
+    `places` are the parts and modules of the statistics whose terms add up.
+    """
+
+    model: LayeredModel
+    statistics: Statistics
+    places: Mapping[str, tuple[tuple[str, str], ...]]
+
+    def __getitem__(self, name: str) -> Sensitivity:
+        found = (self.statistics.of_one(*place) for place in self.places[name])
+        return Sensitivity(tuple(_term(self.model, name, linear) for linear in found))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def sensitivities(model: LayeredModel, statistics: Statistics) -> Sensitivities:
+    """The Sensitivities of a collected model."""
+    places: dict[str, tuple[tuple[str, str], ...]]
+    places = {name: (place,) for name, place in linear_places(model, statistics).items()}
+    embedding, head = (EMBEDDING, ""), (HEAD, "")
     if model.tied:
-        both = (embedding, _term(model, "token_embd.weight", head))
-        return found | {"token_embd.weight": Sensitivity(both)}
-    output = Sensitivity((_term(model, "output.weight", head),))
-    return found | {"token_embd.weight": Sensitivity((embedding,)), "output.weight": output}
+        places["token_embd.weight"] = (embedding, head)
+    else:
+        places |= {"token_embd.weight": (embedding,), "output.weight": (head,)}
+    return Sensitivities(model, statistics, places)
 
 
-def linear_statistics(model: TorchModel, statistics: Statistics) -> Mapping[str, LinearStatistics]:
-    """Statistics of the layers' linear modules by GGUF name (rows in Hugging Face order)."""
+def linear_places(model: LayeredModel, statistics: Statistics) -> dict[str, tuple[str, str]]:
+    """Part and module of the statistics of the layers' linear modules, by GGUF name."""
     by_source = {slot.source: name for name, slot in model.slots.items()}
     return {
-        by_source[f"{_LAYER_PREFIX}{index}.{module}.weight"]: linear
+        by_source[f"{_LAYER_PREFIX}{index}.{module}.weight"]: (layer_part(index), module)
         for index in range(statistics.n_layer)
-        for module, linear in statistics.of(layer_part(index)).items()
+        for module in statistics.modules(layer_part(index))
     }
 
 
-def _term(model: TorchModel, name: str, linear: LinearStatistics) -> Term:
+def _term(model: LayeredModel, name: str, linear: LinearStatistics) -> Term:
     rows = model.to_gguf(name, linear.row_curvature)
-    weight = rows / rows.mean().clamp(min=torch.finfo(torch.float32).tiny)
+    mean = math.fsum(rows.tolist()) / len(rows)
+    weight = rows / max(mean, torch.finfo(torch.float32).tiny)
     n_token = float(linear.n_token)
     return Term(shrunk(linear.curvature.mean(0), n_token) / n_token, weight)
 

@@ -1,7 +1,8 @@
 """A Hugging Face folder → the same model in torch, its parameters under their GGUF names.
 
-What calibration observes and tuning trains. Rows come and go in GGUF order; families
-whose rotary rows are permuted in the file are permuted here on the way in and out.
+What tuning trains; calibration takes one layer at a time (`layered_model`). Rows come and
+go in GGUF order; families whose rotary rows are permuted in the file are permuted here on
+the way in and out.
 """
 
 from dataclasses import dataclass
@@ -39,18 +40,9 @@ class TorchModel:
         module, _, leaf = self.slots[name].source.rpartition(".")
         return getattr(self.model.get_submodule(module), leaf, None) is not None
 
-    def order(self, name: str) -> Tensor | None:
-        """Hugging Face's row for each GGUF row, int64 [n_row], or None if they agree."""
-        slot = self.slots[name]
-        if not slot.permuted_heads:
-            return None
-        return torch.from_numpy(
-            np.ascontiguousarray(rotary_order(slot.shape[0], slot.permuted_heads))
-        )
-
     def to_gguf(self, name: str, rows: Tensor) -> Tensor:
         """Reorder something that has one entry per row."""
-        order = self.order(name)
+        order = row_order(self.slots[name])
         return rows if order is None else rows[order.to(rows.device)]
 
     def read(self, name: str) -> Tensor:
@@ -60,11 +52,18 @@ class TorchModel:
     @torch.no_grad()
     def write(self, name: str, values: Tensor) -> None:
         """Replace the weights; `values` are in GGUF order."""
-        parameter, order = self.parameter(name), self.order(name)
+        parameter, order = self.parameter(name), row_order(self.slots[name])
         if order is None:
             parameter.copy_(values)
         else:
             parameter[order.to(parameter.device)] = values.to(parameter)
+
+
+def row_order(slot: Slot) -> Tensor | None:
+    """Hugging Face's row for each GGUF row, int64 [n_row], or None if they agree."""
+    if not slot.permuted_heads:
+        return None
+    return torch.from_numpy(np.ascontiguousarray(rotary_order(slot.shape[0], slot.permuted_heads)))
 
 
 def load_torch_model(folder: Path) -> TorchModel:

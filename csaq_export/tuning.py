@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from csaq_export.budget.probe import make_probe
 from csaq_export.calibration import Calibration
-from csaq_export.quantize import CODE_FORMATS, GRID_FORMATS, decode
+from csaq_export.quantize import CODE_FORMATS, GRID_FORMATS
+from csaq_export.quantize.packed import Packed
 from csaq_export.torch_model import TorchModel
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
@@ -26,14 +27,6 @@ RATE = 1e-3
 BETAS = (0.9, 0.95)
 WARMUP_STEPS = 5
 PROBE_WINDOWS = 4
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A rounded matrix: uint8 [n_row, row_bytes] of `type`."""
-
-    type: GGMLType
-    data: Tensor
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ def tune(
     originals = {name: model.read(name) for name in model.slots if model.has(name)}
     knobs = [_Knob(model, name, part) for name, part in packed.items() if is_tunable(part.type)]
     for name, part in packed.items():
-        model.write(name, decode(part.data, part.type))
+        model.write(name, part.weight())
     before = probe.divergence()
     vectors = [name for name in originals if name.endswith("_norm.weight")]
     with _gradients(model, knobs, vectors):
@@ -79,7 +72,7 @@ def tune(
                  calibration, schedule, report)  # fmt: skip
     moved = {knob.name: knob.packed() for knob in knobs}
     for name, part in moved.items():
-        model.write(name, decode(part.data, part.type))
+        model.write(name, part.weight())
     after = probe.divergence()
     found = {name: model.read(name) for name in vectors}
     for name, values in originals.items():
@@ -100,7 +93,7 @@ class _Knob:
     def __init__(self, model: TorchModel, name: str, part: Packed) -> None:
         self.model, self.name, self.part = model, name, part
         n_row, size = part.data.shape[0], LAYOUTS[part.type].block_size
-        self.blocks = decode(part.data, part.type).reshape(n_row, -1, size)
+        self.blocks = part.weight().reshape(n_row, -1, size)
         self.factor = torch.ones(self.blocks.shape[:2], device=self.blocks.device)
 
     def take_gradient(self, parameter: nn.Parameter) -> None:

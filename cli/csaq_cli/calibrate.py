@@ -54,6 +54,7 @@ FOLDER: "click.Path" = click.Path(path_type=Path, file_okay=False)
     help="Stop when the ranking of weights is; 0 takes all windows.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--max-memory", metavar="SIZE", help="Most memory to use, e.g. 8GiB.")
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option("--force", is_flag=True, help="Overwrite the imatrix.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -69,6 +70,7 @@ def calibrate(
     seed: int,
     stable: float,
     device: str,
+    max_memory: str | None,
     revision: str | None,
     force: bool,
     quiet: bool,
@@ -83,12 +85,14 @@ def calibrate(
     if imatrix is not None and imatrix.exists() and not force:
         raise UsageError(f"{imatrix}: exists already", "--force overwrites it")
     with extra_installed("calibrate"):
+        from csaq_export.budget.target import parse_size
         from csaq_export.guidance import Calibrating
         from csaq_export.pipeline import Conversion
         from csaq_export.ranks import is_first, ranks_folder
 
     source = Conversion(model, imatrix or Path(), "F16", revision)
-    wanted = Calibrating(calib, nsamples, seqlen, seed, device, stable)
+    limit = None if max_memory is None else parse_size(max_memory)
+    wanted = Calibrating(calib, nsamples, seqlen, seed, device, stable, limit)
     with ranks_folder(work_dir) as folder:
         guidance = _guided(source, wanted, folder, quiet)
         if not is_first():
@@ -120,10 +124,13 @@ def _write_imatrix(path: Path, guidance: "Guidance") -> None:
 
 
 def _write_elements(name: str, path: Path, guidance: "Guidance", batch_size: int) -> None:
+    from csaq_export.footprint import check_whole
     from csaq_export.statistics import element_salience
+    from csaq_export.torch_model import load_torch_model
     from csaq_export.workdir import write_tensors
 
-    model = guidance.model
+    check_whole(guidance.shapes, guidance.limit)
+    model = load_torch_model(guidance.folder)
     if name not in model.slots or not model.has(name) or model.parameter(name).ndim != 2:
         raise UsageError(
             f"--elements {name}: the model has no such matrix", "e.g. blk.0.ffn_up.weight"

@@ -32,6 +32,8 @@ _OPTIONS = (
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
                  help="Which windows are drawn."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+    click.option("--max-memory", metavar="SIZE",
+                 help="Most memory to use, e.g. 8GiB; of the GPU with cuda."),
     click.option("--effort", type=click.Choice(EFFORTS), default="normal", show_default=True,
                  help="How long to refine the rounding."),
     click.option("--floor", default="IQ2_XXS", show_default=True, help="Least type of any matrix."),
@@ -70,11 +72,13 @@ def read_target(options: Mapping[str, Any]) -> "Target | None":
 
 def read_request(options: Mapping[str, Any], target: "Target | None") -> "Request":
     """The Request; without --calib the model writes its calibration text."""
+    from csaq_export.budget.target import parse_size
     from csaq_export.calibrated import Request
     from csaq_export.guidance import Calibrating
     from csaq_export.overrides import read_type
 
     floor = read_type(options["floor"])
+    limit = options["max_memory"]
     calibrating = Calibrating(
         source=options["calib"],
         n_sample=options["nsamples"],
@@ -82,6 +86,7 @@ def read_request(options: Mapping[str, Any], target: "Target | None") -> "Reques
         seed=options["seed"],
         device=options["device"],
         stable=options["stable"],
+        max_memory=None if limit is None else parse_size(limit),
     )
     return Request(
         calibrating, target, options["effort"], floor, options["work_dir"], options["cliques"]

@@ -94,50 +94,69 @@ def convert(
         raise UsageError("--imatrix and --calib both say what matters, one is enough")
     conversion = pipeline.Conversion(model, out, name, revision, force, imatrix, overrides)
     by_weights = imatrix is not None or Path(model).is_file()
+    request = None
     if calibration["calib"] is not None or (target_size is not None and not by_weights):
         request = read_request(calibration, target_size)
-        plan = _calibrated(conversion, request, dry_run, quiet)
+    if dry_run:
+        forecast = _forecast(conversion, request, target_size, as_json)
+        if report is not None and forecast is not None:
+            _write_report(report, forecast, out)
+        return
+    if request is not None:
+        plan = _calibrated(conversion, request, quiet)
     elif is_first():
-        plan = _plain(conversion, target_size, dry_run, quiet)
+        plan = _plain(conversion, target_size, quiet)
     else:
         return
     if report is not None and is_first():
         _write_report(report, plan, out)
     if as_json:
         plan_report.print_json(plan, out)
-    elif dry_run:
-        plan_report.print_plan(plan, out)
     else:
         if (calibration["calib"] is not None or target_size is not None) and not quiet:
             plan_report.print_allocation(plan)
         plan_report.print_outcome(plan, out, quiet)
 
 
-def _calibrated(conversion: "Conversion", request: "Request", dry_run: bool, quiet: bool) -> "Plan":
+def _forecast(
+    conversion: "Conversion", request: "Request | None", target: "Target | None", as_json: bool
+) -> "Plan | None":
+    """Print what the conversion would write, if that is known, and what it would take."""
+    from csaq_cli.plan_report import print_forecast, print_forecast_json
+    from csaq_export import pipeline
+    from csaq_export.calibrated import estimate_conversion, plan_calibrated
+    from csaq_export.estimate import estimate_plain
+    from csaq_export.sized import plan_sized
+
+    plan: Plan | None
+    if request is None:
+        plan = pipeline.plan(conversion) if target is None else plan_sized(conversion, target)
+        estimate = estimate_plain(plan)
+    else:
+        estimate = estimate_conversion(conversion, request)
+        plan = plan_calibrated(conversion, request)
+    shown = print_forecast_json if as_json else print_forecast
+    shown(plan, estimate, conversion.out)
+    return plan
+
+
+def _calibrated(conversion: "Conversion", request: "Request", quiet: bool) -> "Plan":
     from csaq_cli.progress import show_stages
-    from csaq_export.calibrated import convert_calibrated, plan_calibrated
+    from csaq_export.calibrated import convert_calibrated
 
     with show_stages(quiet) as report:
-        if dry_run:
-            return plan_calibrated(conversion, request, report)
         return convert_calibrated(conversion, request, report)
 
 
-def _plain(conversion: "Conversion", target: "Target | None", dry_run: bool, quiet: bool) -> "Plan":
+def _plain(conversion: "Conversion", target: "Target | None", quiet: bool) -> "Plan":
     """Without calibration: a preset, or a size by the weights alone."""
     from csaq_cli.progress import show_progress
     from csaq_export import pipeline
+    from csaq_export.sized import convert_sized
 
-    if dry_run and target is None:
-        return pipeline.plan(conversion)
-    if target is None:
-        with show_progress(quiet) as progress:
-            return pipeline.convert(conversion, progress)
-    from csaq_export.sized import convert_sized, plan_sized
-
-    if dry_run:
-        return plan_sized(conversion, target)
     with show_progress(quiet) as progress:
+        if target is None:
+            return pipeline.convert(conversion, progress)
         return convert_sized(conversion, target, progress)
 
 

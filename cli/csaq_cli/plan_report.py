@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 from csaq_cli.table import render_table, size_text
+from csaq_export.estimate.stage import Estimate
 from csaq_export.plan import Plan, TensorPlan
+
+UNDECIDED = "the types depend on the calibration: with --work-dir they are known after one run"
 
 
 def print_plan(plan: Plan, out: Path) -> None:
@@ -16,9 +19,61 @@ def print_plan(plan: Plan, out: Path) -> None:
     _print_notes(plan)
 
 
+def print_forecast(plan: Plan | None, estimate: Estimate, out: Path) -> None:
+    """The plan if there is one, and time, memory and disk of every stage."""
+    if plan is None:
+        print(f"note: {UNDECIDED}", file=sys.stderr)
+    else:
+        print_plan(plan, out)
+        print()
+    rows = [
+        (stage.name, _duration(stage.seconds), size_text(stage.memory), size_text(stage.disk))
+        for stage in estimate.stages
+    ]
+    total = ("in all", estimate.seconds, estimate.memory, estimate.disk)
+    rows.append((total[0], _duration(total[1]), size_text(total[2]), size_text(total[3])))
+    memory = "RAM" if estimate.device == "cpu" else "GPU memory"
+    print(render_table((f"stage on {estimate.device}", "time", memory, "disk"), rows))
+
+
+def print_forecast_json(plan: Plan | None, estimate: Estimate, out: Path) -> None:
+    """The same as one JSON object; seconds and bytes."""
+    report = {"path": str(out), "notes": [UNDECIDED]} if plan is None else _report(plan, out)
+    stages = [
+        {
+            "name": stage.name,
+            "seconds": round(stage.seconds, 3),
+            "memory_bytes": stage.memory,
+            "disk_bytes": stage.disk,
+        }
+        for stage in estimate.stages
+    ]
+    figures = {
+        "device": estimate.device,
+        "seconds": round(estimate.seconds, 3),
+        "memory_bytes": estimate.memory,
+        "disk_bytes": estimate.disk,
+        "stages": stages,
+    }
+    print(json.dumps(report | {"estimate": figures}, ensure_ascii=False, indent=1))
+
+
+def _duration(seconds: float) -> str:
+    """`1:02:03` from an hour up, else `2:03`, with tenths below a minute."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
 def print_json(plan: Plan, out: Path) -> None:
-    """The same as one JSON object; sizes in bytes."""
-    report = {
+    """The plan as one JSON object; sizes in bytes."""
+    print(json.dumps(_report(plan, out), ensure_ascii=False, indent=1))
+
+
+def _report(plan: Plan, out: Path) -> dict[str, object]:
+    return {
         "path": str(out),
         "type": plan.type,
         "file_bytes": plan.n_bytes,
@@ -27,7 +82,6 @@ def print_json(plan: Plan, out: Path) -> None:
         "notes": list(plan.notes),
         "tensors": [_tensor(tensor) for tensor in plan.tensors],
     }
-    print(json.dumps(report, ensure_ascii=False, indent=1))
 
 
 def print_outcome(plan: Plan, out: Path, quiet: bool) -> None:

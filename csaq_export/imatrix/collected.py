@@ -2,7 +2,7 @@
 
 from csaq_export.guidance import Guidance
 from csaq_export.imatrix.matrix import Entry, Imatrix
-from csaq_export.sensitivity import linear_statistics
+from csaq_export.sensitivity import linear_places
 from csaq_export.statistics import HEAD, LinearStatistics, Statistics
 
 
@@ -10,10 +10,9 @@ def collected_imatrix(guidance: Guidance) -> Imatrix:
     """The imatrix of a calibrated model; the output matrix (or tied embedding) included."""
     n_layer = int(guidance.model.model.config.num_hidden_layers)
     statistics = Statistics(guidance.work, guidance.fingerprint, n_layer)
-    found = dict(linear_statistics(guidance.model, statistics))
-    output = "token_embd.weight" if guidance.model.tied else "output.weight"
-    found[output] = statistics.of(HEAD)[""]
-    entries = {name: _entry(linear) for name, linear in found.items()}
+    places = linear_places(guidance.model, statistics)
+    places["token_embd.weight" if guidance.model.tied else "output.weight"] = (HEAD, "")
+    entries = {name: _entry(statistics.of_one(*place)) for name, place in places.items()}
     n_window, n_token = guidance.calibration.tokens.shape
     return Imatrix(entries, (guidance.calibration.dataset,), n_window, n_token)
 

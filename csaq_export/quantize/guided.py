@@ -12,6 +12,9 @@ from csaq_export.quantize.grid_format import GRID_FORMATS
 from csaq_export.sensitivity import Sensitivity
 from csaq_runtime.formats import GGMLType, row_bytes
 
+# Weights in work at a time, 256 MiB of float32: only embeddings are larger.
+CHUNK_WEIGHTS = 1 << 26
+
 
 def encode_guided(
     weight: Tensor, ggml_type: GGMLType, sensitivity: Sensitivity, n_sweep: int
@@ -28,12 +31,16 @@ def encode_guided(
     packed = torch.empty(n_row, row_bytes(ggml_type, n_col), dtype=torch.uint8).to(weight.device)
     for rows, curvature in sensitivity.groups():
         curvature = regular(curvature.to(weight))
-        if ggml_type in GRID_FORMATS:
-            packed[rows] = encode_grid_with_feedback(weight[rows], ggml_type, curvature)
-            continue
-        coded = round_with_feedback(weight[rows], ggml_type, curvature)
-        packed[rows] = descend(weight[rows], coded, curvature, n_sweep).packed()
+        for part in rows.split(max(1, CHUNK_WEIGHTS // n_col)):  # type: ignore[no-untyped-call]
+            packed[part] = _encode_rows(weight[part], ggml_type, curvature, n_sweep)
     return packed
+
+
+def _encode_rows(weight: Tensor, ggml_type: GGMLType, curvature: Tensor, n_sweep: int) -> Tensor:
+    if ggml_type in GRID_FORMATS:
+        return encode_grid_with_feedback(weight, ggml_type, curvature)
+    coded = round_with_feedback(weight, ggml_type, curvature)
+    return descend(weight, coded, curvature, n_sweep).packed()
 
 
 def regular(curvature: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from csaq_export.cliques import Cliques, find_cliques
 from csaq_export.guidance import Guidance
 from csaq_export.report.grid import Cell, draw_grid
 from csaq_export.report.page import render_page, render_rows
-from csaq_export.sensitivity import linear_statistics
+from csaq_export.sensitivity import linear_places
 from csaq_export.statistics import Statistics
 
 # csaq-quant's default is 0.85, at which nearly every row stays alone.
@@ -21,11 +21,12 @@ def mean_salience(guidance: Guidance) -> dict[str, float]:
     """Mean |g·W| per weight and batch of every layer's matrices, by GGUF name."""
     n_layer = int(guidance.model.model.config.num_hidden_layers)
     statistics = Statistics(guidance.work, guidance.fingerprint, n_layer)
-    return {
-        name: float(linear.salience_rows.sum() / linear.n_batch)
-        / guidance.model.parameter(name).numel()
-        for name, linear in linear_statistics(guidance.model, statistics).items()
-    }
+    found = {}
+    for name, place in linear_places(guidance.model, statistics).items():
+        linear = statistics.of_one(*place)
+        mean = float(linear.salience_rows.sum() / linear.n_batch)
+        found[name] = mean / guidance.model.parameter(name).numel()
+    return found
 
 
 def calibration_page(title: str, salience: Mapping[str, float], cliques: "CliqueTable") -> str:

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from csaq_export.calibration import Calibration
+from csaq_export.device import tensor_float
 from csaq_export.ranks import from_first, wait_for_ranks
-from csaq_export.statistics.decoder import on_device, take_apart
+from csaq_export.statistics.decoder import Decoder
 from csaq_export.statistics.labels import sampled_labels
 from csaq_export.statistics.linear import LinearStatistics, lookup_statistics, observe
 from csaq_export.statistics.stages import (
@@ -38,7 +38,7 @@ Report = Callable[[str, int, int], None]
 
 
 def collect(
-    model: PreTrainedModel,
+    decoder: Decoder,
     calibration: Calibration,
     work: WorkDir,
     fingerprint: Fingerprint,
@@ -47,17 +47,17 @@ def collect(
 ) -> Statistics:
     """Collect what is missing in `work`; `fingerprint` names the model.
 
-    Raises UsageError where the work dir holds statistics of other inputs.
+    `decoder` has no parameter with gradients and takes the calibration's windows. Raises
+    UsageError where the work dir holds statistics of other inputs.
     """
-    model.requires_grad_(False)
-    decoder = take_apart(model, calibration.tokens.shape[1])
     fingerprint = {**fingerprint, **calibration.fingerprint, "batch": str(settings.batch_size)}
     run = Run(decoder, calibration, work, fingerprint, settings)
     statistics = Statistics(work, fingerprint, len(decoder.layers))
     missing = [part for part in statistics.parts() if not work.has(stage_of(part), fingerprint)]
     if from_first(missing):
-        _forward(run, report)
-        _backward(run, report)
+        with tensor_float(True):
+            _forward(run, report)
+            _backward(run, report)
     return statistics
 
 
@@ -65,15 +65,16 @@ def _forward(run: Run, report: Report) -> None:
     """Store the input of every layer, and the last one's output."""
     n_layer, device, lanes = len(run.decoder.layers), run.settings.device, run.own_lanes()
     if not run.has("input-0", lanes):
-        for lane in lanes:
-            with torch.no_grad():
-                hidden = [run.decoder.embedding(tokens).detach() for _, tokens in lane.batches]
-            run.keep("input-0", lane, hidden)
+        embedding = run.decoder.embedding
+        with torch.no_grad(), run.decoder.placed(embedding, device):
+            for lane in lanes:
+                hidden = [embedding(tokens.to(device)).cpu() for _, tokens in lane.batches]
+                run.keep("input-0", lane, hidden)
     for index in range(n_layer):
         report("forward", index, n_layer)
         if run.has(f"input-{index + 1}", lanes):
             continue
-        with torch.no_grad(), on_device(run.decoder.layers[index], device):
+        with torch.no_grad(), run.decoder.placed(run.decoder.layers[index], device):
             for lane in lanes:
                 hidden = run.kept(f"input-{index}", lane)
                 following = [run.decoder.run_layer(index, h.to(device)).cpu() for h in hidden]
@@ -86,10 +87,10 @@ def _backward(run: Run, report: Report) -> None:
     wait_for_ranks()
     above = from_first(_resume_point(run, n_layer))
     if above > n_layer:
-        _observe_head(run, n_layer)
+        observe_head(run, n_layer)
     for index in reversed(range(min(above, n_layer))):
         report("backward", n_layer - index, n_layer)
-        _observe_layer(run, index)
+        observe_layer(run, index)
         run.forget(f"gradient-{index + 1}")
         run.forget(f"input-{index + 1}")
     _observe_embedding(run)
@@ -104,10 +105,10 @@ def _resume_point(run: Run, n_layer: int) -> int:
     return next(found, n_layer + 1)
 
 
-def _observe_head(run: Run, n_layer: int) -> None:
+def observe_head(run: Run, n_layer: int) -> None:
     """Statistics of the output matrix; gradients of the loss with respect to its input."""
     found, device, decoder = run.new_sum(), run.settings.device, run.decoder
-    with on_device(decoder.norm, device), on_device(decoder.head, device):
+    with decoder.placed(decoder.norm, device), decoder.placed(decoder.head, device):
         for lane in run.own_lanes():
             sums: dict[str, LinearStatistics] = {}
             gradients = []
@@ -128,11 +129,11 @@ def _loss(run: Run, inputs: Tensor, number: int) -> Tensor:
     return nn.functional.cross_entropy(logits.flatten(0, 1), labels, reduction="sum")
 
 
-def _observe_layer(run: Run, index: int) -> None:
+def observe_layer(run: Run, index: int) -> None:
     """Statistics of one decoder layer; gradients with respect to its input."""
     found, device, layer = run.new_sum(), run.settings.device, run.decoder.layers[index]
     linears = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
-    with on_device(layer, device):
+    with run.decoder.placed(layer, device):
         for lane in run.own_lanes():
             sums: dict[str, LinearStatistics] = {}
             lower = []
@@ -194,10 +195,14 @@ def _observe_embedding(run: Run) -> None:
         sums: dict[str, LinearStatistics] = {}
         gradients = run.kept("gradient-0", lane)
         for (_, tokens), gradient in zip(lane.batches, gradients, strict=True):
-            _add(sums, "", lookup_statistics(tokens.flatten(), gradient.flatten(0, 1), n_vocab))
+            _add(
+                sums,
+                "",
+                lookup_statistics(tokens.flatten(), gradient.flatten(0, 1).float(), n_vocab),
+            )
         found.add(lane.number, sums)
     run.finish(EMBEDDING, found)
 
 
 def _add(sums: dict[str, LinearStatistics], name: str, seen: LinearStatistics) -> None:
-    sums[name] = sums[name] + seen if name in sums else seen
+    sums[name] = sums[name].add_(seen) if name in sums else seen

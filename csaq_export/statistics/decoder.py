@@ -4,8 +4,8 @@ Layers are called one by one with the arguments the model itself would give them
 that only one needs to be on the device.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +15,23 @@ from transformers import PreTrainedModel
 
 from csaq_runtime.errors import ModelError
 
+# A module, usable on a device inside the context.
+Placed = Callable[[nn.Module, torch.device], AbstractContextManager[nn.Module]]
+
 
 @dataclass(frozen=True)
 class Decoder:
-    """The parts of a model; `arguments[i]` are layer i's keyword arguments for any batch."""
+    """The parts of a model; `arguments[i]` are layer i's keyword arguments for any batch.
+
+    A part must be `placed` on a device to run there.
+    """
 
     embedding: nn.Embedding
     layers: tuple[nn.Module, ...]
     norm: nn.Module
     head: nn.Linear
     arguments: tuple[dict[str, Any], ...]
+    placed: Placed
 
     def run_layer(self, index: int, hidden: Tensor) -> Tensor:
         """Output of layer `index` for `hidden` [n, seq_len, n_embd], on the layer's device."""
@@ -41,46 +48,67 @@ class Decoder:
         return logits
 
 
-def take_apart(model: PreTrainedModel, seq_len: int) -> Decoder:
-    """The Decoder of `model` for windows of `seq_len` tokens.
+@contextmanager
+def on_device(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """`module`, which has its weights, on `device` inside the context and back home after it."""
+    home = next(module.parameters()).device
+    try:
+        yield module.to(device)
+    finally:
+        module.to(home)
 
-    One window runs through the model to record the arguments of its layers; they hold
-    for every unpadded batch. Raises ModelError for models of another build.
+
+def take_apart(
+    model: PreTrainedModel,
+    seq_len: int,
+    placed: Placed = on_device,
+    dtype: torch.dtype = torch.float32,
+) -> Decoder:
+    """The Decoder of `model` for windows of `seq_len` tokens with states of `dtype`.
+
+    Raises ModelError for models of another build.
     """
     body = model.get_decoder()  # type: ignore[no-untyped-call]
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     layers = getattr(body, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not isinstance(head, nn.Linear):
         raise ModelError(f"{type(model).__name__}: not a plain stack of decoder layers")
-    arguments: list[dict[str, Any]] = []
-    hooks = [layer.register_forward_pre_hook(_recorder(arguments), with_kwargs=True)
-             for layer in layers]  # fmt: skip
-    with torch.no_grad():
-        body(torch.zeros(1, seq_len, dtype=torch.long), use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    return Decoder(body.get_input_embeddings(), tuple(layers), body.norm, head, tuple(arguments))
+    arguments = _layer_arguments(body, seq_len, dtype)
+    return Decoder(body.get_input_embeddings(), tuple(layers), body.norm, head, arguments, placed)
 
 
-def _recorder(arguments: list[dict[str, Any]]) -> Any:
-    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        skipped = ("past_key_values", "past_key_value", "hidden_states")
-        arguments.append({key: value for key, value in kwargs.items() if key not in skipped})
+@torch.no_grad()
+def _layer_arguments(body: Any, seq_len: int, dtype: torch.dtype) -> tuple[dict[str, Any], ...]:
+    """What the model gives its layers: it runs once with recorders in their place.
 
-    return record
+    Positions and masks hold for every unpadded batch.
+    """
+    layers, norm = body.layers, body.norm
+    recorders = [_Recorder(getattr(layer, "attention_type", "")) for layer in layers]
+    body.layers, body.norm = nn.ModuleList(recorders), nn.Identity()
+    try:
+        nothing = torch.zeros(1, seq_len, body.config.hidden_size, dtype=dtype)
+        body(inputs_embeds=nothing, use_cache=False)
+    finally:
+        body.layers, body.norm = layers, norm
+    return tuple(recorder.arguments for recorder in recorders)
+
+
+class _Recorder(nn.Module):
+    """Stands for a decoder layer and remembers the keyword arguments it is called with."""
+
+    def __init__(self, attention_type: str) -> None:
+        super().__init__()
+        self.attention_type = attention_type
+        self.arguments: dict[str, Any] = {}
+
+    def forward(self, hidden_states: Tensor, **arguments: Any) -> Tensor:
+        skipped = ("past_key_values", "past_key_value")
+        self.arguments = {key: value for key, value in arguments.items() if key not in skipped}
+        return hidden_states
 
 
 def _to(value: Any, device: torch.device) -> Any:
     if isinstance(value, tuple):
         return tuple(_to(part, device) for part in value)
     return value.to(device) if isinstance(value, Tensor) else value
-
-
-@contextmanager
-def on_device(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """`module` on `device` inside the context, and back where it was after it."""
-    home = next(module.parameters()).device
-    try:
-        yield module.to(device)
-    finally:
-        module.to(home)

@@ -14,6 +14,8 @@ from torch import Tensor
 N_SKETCH = 64
 # Columns that share one salience sum: ggml's super-block.
 BLOCK = 256
+# Weights whose gradient exists at a time: 64 MiB of float32.
+GRADIENT_WEIGHTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,13 @@ class LinearStatistics:
         mine, theirs = self.tensors(), other.tensors()
         return LinearStatistics(**{name: mine[name] + theirs[name] for name in mine})
 
+    def add_(self, other: "LinearStatistics") -> "LinearStatistics":
+        """`self`, with `other` added in place."""
+        mine, theirs = self.tensors(), other.tensors()
+        for name, tensor in mine.items():
+            tensor.add_(theirs[name])
+        return self
+
     def tensors(self) -> dict[str, Tensor]:
         """The fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -61,26 +70,41 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> LinearStatistics:
 def observe(
     x: Tensor, z: Tensor, delta: Tensor, weight: Tensor, groups: Tensor, seed: int, share: float
 ) -> LinearStatistics:
-    """Statistics of one batch.
+    """Statistics of one batch, summed in float32 whatever the model runs in.
 
     `groups` int64 [n_out] assigns rows to Hessians; `seed` fixes the sketch of this
     batch; `share` > 0 counts coactivation among that share of outputs per token.
     """
+    x, delta = x.float(), delta.float()
     square = delta.square()
-    salience = ((delta.T @ x) * weight).abs()
+    rows, columns, blocks = _salience(x, delta, weight)
     return LinearStatistics(
         n_token=torch.tensor(float(len(x)), dtype=torch.float64),
         n_batch=torch.tensor(1.0, dtype=torch.float64),
         input_sum=x.sum(0),
         input_square=x.square().sum(0),
-        curvature=_curvature(x, square, groups),
+        curvature=_curvature(x, square, groups.to(x.device)),
         row_curvature=square.sum(0),
-        salience_rows=salience.sum(1),
-        salience_columns=salience.sum(0),
-        salience_blocks=_block_sums(salience),
+        salience_rows=rows,
+        salience_columns=columns,
+        salience_blocks=blocks,
         profile=_signs(len(x), seed).to(x) @ square,
-        coactivation=_coactivation(z, share),
+        coactivation=_coactivation(z.float(), share),
     )
+
+
+def _salience(x: Tensor, delta: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """|g·W| by row, column and block; the gradient g exists for a few rows at a time."""
+    step = max(1, GRADIENT_WEIGHTS // weight.shape[1])
+    columns = x.new_zeros(weight.shape[1])
+    rows, blocks = [], []
+    for start in range(0, len(weight), step):
+        here = slice(start, start + step)
+        salience = (delta[:, here].T @ x).mul_(weight[here]).abs_()
+        rows.append(salience.sum(1))
+        columns += salience.sum(0)
+        blocks.append(_block_sums(salience))
+    return torch.cat(rows), columns, torch.cat(blocks)
 
 
 def _curvature(x: Tensor, square: Tensor, groups: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from functools import reduce
 from operator import add
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from csaq_export.calibration import Calibration
 from csaq_export.ranks import from_first, is_first, wait_for_ranks
 from csaq_export.statistics.collect import Report, collect
+from csaq_export.statistics.decoder import Decoder
 from csaq_export.statistics.linear import LinearStatistics
 from csaq_export.statistics.stages import Collection, Statistics, layer_part, stage_of
 from csaq_export.workdir import Fingerprint, WorkDir
@@ -27,7 +27,7 @@ _SEED_STEP = 1009
 
 
 def collect_until_stable(
-    model: PreTrainedModel,
+    decoder: Decoder,
     calibration: Calibration,
     work: WorkDir,
     fingerprint: Fingerprint,
@@ -42,14 +42,14 @@ def collect_until_stable(
         "batch": str(settings.batch_size),
         "stable": f"{stable:g}",
     }
-    whole = Statistics(work, wanted, int(model.config.num_hidden_layers))
+    whole = Statistics(work, wanted, len(decoder.layers))
     if from_first(all(work.has(stage_of(part), wanted) for part in whole.parts())):
         return whole
     rounds: list[Statistics] = []
     before: list[Tensor] = []
     for number, part in enumerate(_parts(calibration, settings.batch_size)):
         folder = WorkDir(work.folder / f"round-{number:03}")
-        rounds.append(collect(model, part, folder, wanted, settings, _numbered(report, number)))
+        rounds.append(collect(decoder, part, folder, wanted, settings, _numbered(report, number)))
         now = _salience(rounds[-1])
         if before:
             now = [old + new for old, new in zip(before, now, strict=True)]

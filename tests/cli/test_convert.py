@@ -23,6 +23,9 @@ def test_dry_run_knows_the_exact_size_of_the_file(csaq, tiny_gguf, tmp_path):
     out = tmp_path / "out.gguf"
     arguments = ("convert", tiny_gguf, "--to", "gguf", "--type", "Q8_0", "-o", out, "--json")
     planned = json.loads(csaq(*arguments, "--dry-run").stdout)
+    estimate = planned.pop("estimate")
+    assert estimate["disk_bytes"] == planned["file_bytes"]
+    assert [stage["name"] for stage in estimate["stages"]] == ["convert"]
     written = json.loads(csaq(*arguments).stdout)
     assert planned == written
     assert planned["file_bytes"] == out.stat().st_size

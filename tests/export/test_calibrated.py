@@ -16,7 +16,7 @@ from csaq_export.guidance import Calibrating
 from csaq_export.overrides import read_override
 from csaq_export.pipeline import Conversion, convert
 from csaq_export.torch_model import load_tokenizer, load_torch_model
-from csaq_runtime.errors import UsageError
+from csaq_runtime.errors import ResourceError, UsageError
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import open_gguf
 from tests.export.models import TEXT, build_model, byte_level_tokenizer
@@ -32,8 +32,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    return tmp_path_factory.mktemp("work")
+def work(folder, tmp_path_factory):
+    """A work dir that has been through a calibration."""
+    path = tmp_path_factory.mktemp("work")
+    wanted = request(folder, path, Target(bpw=8.0), effort="fast")
+    convert_calibrated(conversion(folder, path / "first.gguf"), wanted)
+    return path
 
 
 def request(folder, work, target, **changes):
@@ -110,6 +114,12 @@ def test_another_budget_recollects_nothing(folder, work, tmp_path, monkeypatch):
     plan_calibrated(conversion(folder, tmp_path / "x"), request(folder, work, Target(bpw=8.0)))
 
 
+def test_types_are_not_known_before_a_calibration(folder, tmp_path):
+    wanted = request(folder, tmp_path / "new", Target(bpw=7.0))
+    assert plan_calibrated(conversion(folder, tmp_path / "x"), wanted) is None
+    assert not (tmp_path / "new").exists()
+
+
 def test_work_of_another_calibration_is_refused(folder, work, tmp_path):
     plan_calibrated(conversion(folder, tmp_path / "x"), request(folder, work, Target(bpw=7.0)))
     other = Calibrating(str(folder / "calib.txt"), 12, 24, 1, "cpu")
@@ -147,7 +157,7 @@ def test_impossible_requests_are_explained(folder, work, tmp_path, target, overr
 def test_windows_longer_than_the_context_are_refused(folder, work, tmp_path):
     long = Calibrating(str(folder / "calib.txt"), 12, 4096, 0, "cpu")
     with pytest.raises(UsageError, match="context has 128 tokens"):
-        plan_calibrated(conversion(folder, tmp_path / "x"), Request(long, Target(bpw=7.0)))
+        convert_calibrated(conversion(folder, tmp_path / "x"), Request(long, Target(bpw=7.0)))
 
 
 def test_gguf_source_cannot_be_calibrated(folder, work, tmp_path):
@@ -234,3 +244,22 @@ def test_cliques_are_stored_when_asked_for_and_counted(folder, work, tmp_path):
         conversion(folder, out), request(folder, work, Target(bpw=9.0), effort="fast")
     )
     assert not any(key.startswith("csaq.clique") for key in plain.metadata)
+
+
+@pytest.mark.parametrize("kept", [0, 100_000])
+def test_weights_that_come_and_go_give_the_bytes_of_those_that_stay(
+    folder, work, tmp_path, monkeypatch, kept
+):
+    wanted = request(folder, work, Target(bpw=9.0))
+    convert_calibrated(conversion(folder, tmp_path / "one.gguf"), wanted)
+    monkeypatch.setattr(guidance, "keep_bytes", lambda *arguments: kept)
+    wanted = request(folder, None, Target(bpw=9.0))
+    convert_calibrated(conversion(folder, tmp_path / "two.gguf"), wanted)
+    assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
+
+
+def test_too_little_memory_is_refused_with_the_arithmetic(folder, tmp_path):
+    calibrating = Calibrating(str(folder / "calib.txt"), 12, 24, 0, "cpu", max_memory=100 << 20)
+    wanted = Request(calibrating, Target(bpw=9.0))
+    with pytest.raises(ResourceError, match=r"--max-memory 100 MiB: calibration needs \d+ MiB"):
+        convert_calibrated(conversion(folder, tmp_path / "out.gguf"), wanted)

@@ -9,6 +9,7 @@ import torch.multiprocessing as mp
 
 from csaq_export.calibration import Calibration
 from csaq_export.statistics import EMBEDDING, HEAD, Collection, Statistics, collect, layer_part
+from csaq_export.statistics.decoder import take_apart
 from csaq_export.statistics.labels import sampled_labels
 from csaq_export.workdir import WorkDir
 from tests.export.models import build_model
@@ -25,8 +26,9 @@ def calibration():
 
 def run(folder, share=0.1, model=None):
     settings = Collection(BATCH, torch.device("cpu"), share, {})
-    model = model or build_model("llama")
-    return collect(model, calibration(), WorkDir(folder), IDENTITY, settings)
+    model = (model or build_model("llama")).requires_grad_(False)
+    decoder = take_apart(model, SEQ_LEN)
+    return collect(decoder, calibration(), WorkDir(folder), IDENTITY, settings)
 
 
 def reference(model, module_name):

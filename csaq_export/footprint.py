@@ -1,0 +1,153 @@
+"""How much memory the stages of a calibrated conversion need, from the shapes of a model alone.
+
+Bytes on the device that computes; on a CPU that is the process's memory. The figures
+follow what the stages hold at their worst moment: `calibrate` one decoder layer or the
+head with its statistics and activations, `round` a matrix per worker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from csaq_export.arch.decoder import Slot
+from csaq_export.device import compute_dtype
+from csaq_export.quantize.guided import CHUNK_WEIGHTS
+from csaq_runtime.errors import ResourceError
+from csaq_runtime.memory_limits import available_memory
+
+# Python, torch and transformers before any weight is read; a CUDA context.
+PROCESS_BYTES = {"cpu": 550 << 20, "cuda": 1 << 30}
+# Share of the free memory that is used where nothing else is said.
+FREE_SHARE = 0.8
+# Partial sums of statistics beside the one in work: the levels of a tree over 16 lanes.
+N_PARTIAL = 5
+# Copies of a layer's activations that its backward pass keeps, in units of the compute type.
+WIDE_COPIES, INNER_COPIES = 16, 5
+# Copies of float32 logits with gradients and labels drawn.
+LOGIT_COPIES = 6
+# Bytes per weight in work, and per entry of a curvature with its float64 factors.
+ROUNDING_BYTES, CURVATURE_BYTES = 36, 44
+# Two models in float32, one's gradients as they pass, and logits: tuning.
+TUNING_COPIES = 2
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Matrices [n_row, n_col] of a decoder layer, and of the embedding; `tied` as elsewhere."""
+
+    layer: tuple[tuple[int, int], ...]
+    embedding: tuple[int, int]
+    n_layer: int
+    tied: bool
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of one decoder layer."""
+        return sum(prod(shape) for shape in self.layer)
+
+    @property
+    def n_weight(self) -> int:
+        """Weights in all matrices."""
+        return self.n_layer * self.layer_weights + (2 - self.tied) * prod(self.embedding)
+
+    @property
+    def matrices(self) -> tuple[tuple[int, int], ...]:
+        """Every matrix that is rounded."""
+        ends = (self.embedding,) * (2 - self.tied)
+        return self.layer * self.n_layer + ends
+
+
+def shapes_of(places: Sequence[Slot], tied: bool) -> Shapes:
+    """The Shapes of a model with these tensors."""
+    layer = [s.shape for s in places if s.name.startswith("blk.0.") and len(s.shape) == 2]
+    embedding = next(s.shape for s in places if s.name == "token_embd.weight")
+    n_layer = len({s.name.split(".")[1] for s in places if s.name.startswith("blk.")})
+    pairs = tuple((shape[0], shape[1]) for shape in layer)
+    return Shapes(pairs, (embedding[0], embedding[1]), n_layer, tied)
+
+
+def calibration_bytes(shapes: Shapes, n_token: int, device: torch.device) -> int:
+    """The least that calibration with `n_token` tokens at once can do with."""
+    width = compute_dtype(device).itemsize
+    squares = 4 * sum(n_col * n_col for _, n_col in shapes.layer)
+    n_embd = shapes.embedding[1]
+    inner = sum(n_row for n_row, _ in shapes.layer)
+    active = n_token * (WIDE_COPIES * n_embd + INNER_COPIES * inner) * width
+    layer = width * shapes.layer_weights + squares * (N_PARTIAL + 1) + active
+    head_weights = 2 * width * prod(shapes.embedding)
+    head = head_weights + 4 * LOGIT_COPIES * n_token * shapes.embedding[0]
+    return PROCESS_BYTES[device.type] + max(layer, head + 4 * n_embd * n_embd * (N_PARTIAL + 1))
+
+
+def rounding_bytes(shape: tuple[int, int]) -> int:
+    """What rounding one matrix takes."""
+    n_row, n_col = shape
+    in_work = min(n_row * n_col, CHUNK_WEIGHTS)
+    return 8 * n_row * n_col + ROUNDING_BYTES * in_work + CURVATURE_BYTES * n_col * n_col
+
+
+def memory_limit(wanted: int | None, device: torch.device) -> int:
+    """`wanted`, or most of what the device has free."""
+    if wanted is not None:
+        return wanted
+    if device.type == "cuda":
+        return int(FREE_SHARE * torch.cuda.mem_get_info(device)[0])
+    free = available_memory()
+    return int(FREE_SHARE * free.n_byte) if free is not None else 1 << 62
+
+
+def keep_bytes(shapes: Shapes, n_token: int, limit: int, device: torch.device) -> int:
+    """Bytes of weights that may stay between passes; ResourceError if not even a layer fits."""
+    needed = calibration_bytes(shapes, n_token, device)
+    if needed > limit:
+        raise ResourceError(
+            f"--max-memory {_mib(limit)}: calibration needs {_mib(needed)} for this model, its "
+            f"largest part at a time",
+            "a shorter --seqlen does not change it much; a smaller vocabulary or layer would",
+        )
+    return limit - needed
+
+
+def n_worker(shapes: Shapes, limit: int, device: torch.device) -> int:
+    """Matrices that may be rounded side by side; ResourceError if not even one fits."""
+    largest = max(rounding_bytes(shape) for shape in shapes.matrices)
+    room = (limit - PROCESS_BYTES[device.type]) // largest
+    if room < 1:
+        raise ResourceError(
+            f"--max-memory {_mib(limit)}: rounding the largest matrix needs "
+            f"{_mib(largest + PROCESS_BYTES[device.type])}"
+        )
+    return room
+
+
+def tuning_bytes(shapes: Shapes, n_token: int, device: torch.device) -> int:
+    """What `--effort best` holds: two models, and predictions for `n_token` tokens at once."""
+    models = 4 * TUNING_COPIES * shapes.n_weight
+    return PROCESS_BYTES[device.type] + models + 4 * LOGIT_COPIES * n_token * shapes.embedding[0]
+
+
+def check_tuning(shapes: Shapes, n_token: int, limit: int, device: torch.device) -> None:
+    """ResourceError where `--effort best` would not fit."""
+    needed, models = tuning_bytes(shapes, n_token, device), 4 * TUNING_COPIES * shapes.n_weight
+    if needed > limit:
+        raise ResourceError(
+            f"--effort best needs {_mib(needed)}: {TUNING_COPIES} models in float32 "
+            f"({_mib(models)}) and predictions; there are {_mib(limit)}",
+            "--effort normal takes one layer at a time",
+        )
+
+
+def check_whole(shapes: Shapes, limit: int) -> None:
+    """ResourceError where the model as a whole, in float32, would not fit."""
+    needed = PROCESS_BYTES["cpu"] + 4 * shapes.n_weight
+    if needed > limit:
+        raise ResourceError(
+            f"this needs the whole model in memory, {_mib(needed)}; there are {_mib(limit)}",
+            "with --calib TEXT one layer at a time is enough",
+        )
+
+
+def _mib(n_byte: int) -> str:
+    return f"{n_byte / (1 << 20):,.0f} MiB"
