@@ -88,7 +88,7 @@ def measure_curve(
 ) -> Curve:
     """The Curve of float32 `weight` [n_row, n_col]."""
     n_row = weight.shape[0]
-    rows = sampled_rows(n_row)
+    rows = sampled_rows(n_row).to(weight.device)
     sample, sampled = weight[rows], sensitivity.of_rows(rows)
     options = tuple(_options(sample, sampled, types, n_row, n_row / len(rows)))
     return Curve(name, tuple(types), options)
@@ -97,7 +97,7 @@ def measure_curve(
 def sampled_rows(n_row: int) -> Tensor:
     """Evenly spaced row indices, at most MAX_SAMPLED_ROWS."""
     n = min(n_row, MAX_SAMPLED_ROWS)
-    return torch.arange(n) * n_row // n
+    return torch.arange(n, device="cpu") * n_row // n
 
 
 def _options(

@@ -46,7 +46,7 @@ def _ends(code_format: CodeFormat) -> list[tuple[float, float]]:
     top = code_format.levels[-1]
     first = top - _INSIDE[0] - _INSIDE[1] * top
     last = top + _BEYOND[0] + _BEYOND[1] * top
-    tops = torch.linspace(first, last, _N_STRETCH).tolist()
+    tops = torch.linspace(first, last, _N_STRETCH, device="cpu").tolist()
     return [(bottom, end) for bottom in _SHIFTS for end in tops]
 
 

@@ -28,7 +28,8 @@ def encode_guided(
         return encode(weight, ggml_type)
     check_input(weight, ggml_type, None)
     n_row, n_col = weight.shape
-    packed = torch.empty(n_row, row_bytes(ggml_type, n_col), dtype=torch.uint8).to(weight.device)
+    n_byte = row_bytes(ggml_type, n_col)
+    packed = torch.empty(n_row, n_byte, dtype=torch.uint8, device=weight.device)
     for rows, curvature in sensitivity.groups():
         curvature = regular(curvature.to(weight))
         for part in rows.split(max(1, CHUNK_WEIGHTS // n_col)):  # type: ignore[no-untyped-call]
@@ -47,5 +48,5 @@ def regular(curvature: Tensor) -> Tensor:
     """`curvature` scaled to a mean diagonal of 1; the identity where nothing was observed."""
     mean = torch.diagonal(curvature).mean()
     if not bool(mean > 0):
-        return torch.eye(curvature.shape[0]).to(curvature)
+        return torch.eye(curvature.shape[0], dtype=curvature.dtype, device=curvature.device)
     return curvature / mean

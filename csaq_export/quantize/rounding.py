@@ -19,10 +19,10 @@ _STEPS_PER_UNIT = 2
 @cache
 def _code_table(levels: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Code of the nearest level for each half-unit cell from levels[0] to levels[-1], uint8."""
-    table = torch.tensor(levels, dtype=torch.float32)
+    table = torch.tensor(levels, dtype=torch.float32, device=device)
     n_cell = _STEPS_PER_UNIT * (levels[-1] - levels[0])
-    centres = levels[0] + (torch.arange(n_cell) + 0.5) / _STEPS_PER_UNIT
-    return torch.bucketize(centres, (table[1:] + table[:-1]) / 2).to(torch.uint8).to(device)
+    centres = levels[0] + (torch.arange(n_cell, device=device) + 0.5) / _STEPS_PER_UNIT
+    return torch.bucketize(centres, (table[1:] + table[:-1]) / 2).to(torch.uint8)
 
 
 @cache

@@ -44,7 +44,7 @@ def _targets(code_format: CodeFormat) -> list[float]:
     return [
         start * end
         for end in (levels[0], levels[-1])
-        for start in torch.linspace(first, last, _N_START).tolist()
+        for start in torch.linspace(first, last, _N_START, device="cpu").tolist()
     ]
 
 

@@ -166,7 +166,9 @@ def _observing(
     groups, seed = run.settings.groups, run.calibration.seed + number
 
     def follow(name: str, linear: nn.Linear) -> Callable[..., None]:
-        rows = groups.get(f"{part}/{name}", torch.zeros(linear.out_features, dtype=torch.long))
+        rows = groups.get(
+            f"{part}/{name}", torch.zeros(linear.out_features, dtype=torch.long, device="cpu")
+        )
 
         def on_forward(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             x, z = args[0].detach().flatten(0, -2), output.detach().flatten(0, -2)

@@ -11,7 +11,8 @@ def sampled_labels(logits: Tensor, seed: int, number: int) -> Tensor:
     the device and the division among ranks.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-    draw = torch.rand(logits[..., 0].numel(), 1, generator=generator).to(logits.device)
+    draw = torch.rand(logits[..., 0].numel(), 1, generator=generator, device="cpu")
+    draw = draw.to(logits.device)
     cumulated = logits.flatten(0, 1).softmax(-1).cumsum(-1)
     drawn = torch.searchsorted(cumulated, draw * cumulated[:, -1:])[:, 0]
     return drawn.clamp_(max=logits.shape[-1] - 1)

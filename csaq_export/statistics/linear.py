@@ -79,8 +79,8 @@ def observe(
     square = delta.square()
     rows, columns, blocks = _salience(x, delta, weight)
     return LinearStatistics(
-        n_token=torch.tensor(float(len(x)), dtype=torch.float64),
-        n_batch=torch.tensor(1.0, dtype=torch.float64),
+        n_token=_count(len(x)),
+        n_batch=_count(1),
         input_sum=x.sum(0),
         input_square=x.square().sum(0),
         curvature=_curvature(x, square, groups.to(x.device)),
@@ -121,10 +121,15 @@ def _block_sums(salience: Tensor) -> Tensor:
     return padded.view(n_row, -1, BLOCK).sum(-1)
 
 
+def _count(n: int) -> Tensor:
+    return torch.tensor(float(n), dtype=torch.float64, device="cpu")
+
+
 def _signs(n_token: int, seed: int) -> Tensor:
     """±1, float32 [N_SKETCH, n_token]; drawn on the CPU so that devices agree."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, (N_SKETCH, n_token), generator=generator).float() * 2 - 1
+    shape = (N_SKETCH, n_token)
+    return torch.randint(0, 2, shape, generator=generator, device="cpu").float() * 2 - 1
 
 
 def _coactivation(z: Tensor, share: float) -> Tensor:
@@ -143,8 +148,8 @@ def lookup_statistics(ids: Tensor, gradient: Tensor, n_vocab: int) -> LinearStat
     curvature = gradient.T @ gradient / n_vocab
     empty = gradient.new_zeros(0)
     return LinearStatistics(
-        n_token=torch.tensor(float(len(ids)), dtype=torch.float64),
-        n_batch=torch.tensor(1.0, dtype=torch.float64),
+        n_token=_count(len(ids)),
+        n_batch=_count(1),
         input_sum=gradient.new_zeros(n_embd),
         input_square=torch.diagonal(curvature).clone(),
         curvature=curvature[None],

@@ -1,0 +1,75 @@
+"""Nothing on the way of weights and activations is made on another device than theirs.
+
+Inside `torch.device("meta")` a tensor made without a device has no values, and to mix it
+with one that has is an error: what a CUDA device would trip over, without one.
+"""
+
+import pytest
+import torch
+
+from csaq_export.budget.curve import LADDER, SMALL_BLOCK_LADDER, measure_curve
+from csaq_export.device import compute_dtype, find_device
+from csaq_export.quantize import decode, encode
+from csaq_export.quantize.guided import encode_guided
+from csaq_export.sensitivity import Sensitivity, Term
+from csaq_export.statistics.linear import lookup_statistics, observe
+from csaq_runtime.errors import UsageError
+
+N_ROW, N_COL = 8, 512
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(N_ROW, N_COL, generator=generator)
+    inputs = torch.randn(2 * N_COL, N_COL, generator=generator)
+    return weight, inputs.T @ inputs
+
+
+@pytest.mark.parametrize("kind", [*LADDER, *SMALL_BLOCK_LADDER], ids=lambda kind: kind.name)
+def test_rounding_stays_on_the_device_of_the_weights(matrix, kind):
+    weight, curvature = matrix
+    term = Term(curvature, torch.ones(N_ROW))
+    expected = encode_guided(weight, kind, Sensitivity((term, term)), 1)
+    with torch.device("meta"):
+        packed = encode_guided(weight, kind, Sensitivity((term, term)), 1)
+        assert decode(packed, kind).device == weight.device
+        assert encode(weight, kind).device == weight.device
+    assert torch.equal(packed, expected)
+
+
+def test_curves_and_statistics_stay_on_the_device_of_their_inputs(matrix):
+    weight, curvature = matrix
+    sensitivity = Sensitivity((Term(curvature, torch.ones(N_ROW)),))
+    x, z, delta = torch.randn(16, N_COL), torch.randn(16, N_ROW), torch.randn(16, N_ROW)
+    groups, ids = torch.zeros(N_ROW, dtype=torch.long), torch.arange(16) % 5
+    with torch.device("meta"):
+        measure_curve("x", weight, sensitivity, LADDER[-3:])
+        seen = observe(x, z, delta, weight, groups, 0, 0.1)
+        looked_up = lookup_statistics(ids, delta, 7)
+    for statistics in (seen, looked_up):
+        assert {tensor.device.type for tensor in statistics.tensors().values()} == {"cpu"}
+
+
+def test_statistics_of_bfloat16_are_summed_in_float32(matrix):
+    weight = matrix[0].bfloat16()
+    x, delta = torch.randn(16, N_COL).bfloat16(), torch.randn(16, N_ROW).bfloat16()
+    groups = torch.zeros(N_ROW, dtype=torch.long)
+    half = observe(x, delta, delta, weight, groups, 0, 0.1)
+    full = observe(x.float(), delta.float(), delta.float(), weight.float(), groups, 0, 0.1)
+    for name, tensor in half.tensors().items():
+        assert torch.equal(tensor, full.tensors()[name]), name
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="no CUDA device"):
+        find_device("cuda")
+    assert find_device("auto") == torch.device("cpu")
+
+
+def test_each_rank_takes_its_own_cuda_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert find_device("auto") == torch.device("cuda", 3)
+    assert compute_dtype(torch.device("cuda", 3)) == torch.bfloat16
