@@ -143,8 +143,9 @@ def autoround_seconds(folder: Path, work: Path, n_window: int, seq_len: int) -> 
         return {}
     found = {}
     for name, iters in (("rtn", 0), ("tuned", 200)):
-        command = [sys.executable, "-m", "auto_round", "--model", str(folder), "--iters", str(iters),
-                   "--format", "gguf:q4_k_m", "--nsamples", str(n_window), "--seqlen", str(seq_len),
+        command = [sys.executable, "-m", "auto_round", "--model", str(folder),
+                   "--iters", str(iters), "--format", "gguf:q4_k_m",
+                   "--nsamples", str(n_window), "--seqlen", str(seq_len),
                    "--output_dir", str(work / f"autoround-{name}")]  # fmt: skip
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, check=False)
