@@ -61,7 +61,7 @@ class StageClock:
         """The callback of `convert_calibrated`."""
         if stage != self.current:
             self.finish()
-            self.current, self.began = stage, time.perf_counter()
+            self.current, self.began = stage, self.now()
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -70,10 +70,17 @@ class StageClock:
         if self.current:
             before = self.stages.get(self.current, {"seconds": 0.0, "peak_bytes": 0})
             self.stages[self.current] = {
-                "seconds": before["seconds"] + time.perf_counter() - self.began,
+                "seconds": before["seconds"] + self.now() - self.began,
                 "peak_bytes": max(before["peak_bytes"], self.peak()),
             }
         self.current = ""
+
+    def now(self) -> float:
+        """Seconds; on a CPU those of all cores over their number, whatever else runs there."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            return time.perf_counter()
+        return time.process_time() / torch.get_num_threads()
 
     def peak(self) -> int:
         """Of the device's memory since the stage began, of the process's since it did."""
