@@ -29,9 +29,9 @@ from csaq_export.budget.target import Target
 from csaq_export.calibrated import Request, convert_calibrated, estimate_conversion
 from csaq_export.device import find_device
 from csaq_export.estimate.encoders import timed
+from csaq_export.footprint import shapes_of
 from csaq_export.guidance import Calibrating
 from csaq_export.layered_model import LayeredModel, open_layered
-from csaq_export.memory import shapes_of
 from csaq_export.pipeline import Conversion
 from csaq_export.quantize import CODE_FORMATS
 from csaq_export.quantize.coded import unpack

@@ -55,8 +55,8 @@ SWEEPS = {"fast": 0, "normal": 2, "best": 4}
 CODEBOOKS_BELOW = 4.0
 # Steps of tuning scales and norms, which hold two copies of the model and its gradients.
 TUNING_STEPS = {"fast": 0, "normal": 0, "best": 120}
-# Of the whole model in float32 at once: comparing with a preset keeps the original weights,
-# tuning has a teacher, a student, its blocks and their gradients beside them.
+# Of the whole model in float32 at once: tuning has a teacher, a student, its blocks and their
+# gradients; else one layer is in memory at a time.
 MODEL_COPIES = {"fast": 0, "normal": 0, "best": 6}
 OWN_TEXT_NOTE = (
     "no --calib: calibrated on text that the model wrote; for a special use, give text like it"

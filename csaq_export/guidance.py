@@ -17,7 +17,6 @@ from csaq_export.budget.solver import Option
 from csaq_export.budget.walk import copies_at_once, divergences
 from csaq_export.calibration import Calibration, read_calibration
 from csaq_export.device import find_device
-from csaq_export.layered_model import LayeredModel, open_layered
 from csaq_export.footprint import (
     Shapes,
     check_whole,
@@ -26,6 +25,7 @@ from csaq_export.footprint import (
     n_worker,
     shapes_of,
 )
+from csaq_export.layered_model import LayeredModel, open_layered
 from csaq_export.own_text import write_calibration
 from csaq_export.parallel import in_parallel
 from csaq_export.quantize.guided import encode_guided

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from csaq_export.device import tensor_float
-from csaq_export.guidance import TOKENS_AT_ONCE, Guidance
 from csaq_export.footprint import check_tuning
+from csaq_export.guidance import TOKENS_AT_ONCE, Guidance
 from csaq_export.parallel import in_parallel
 from csaq_export.plan import Plan, TensorPlan
 from csaq_export.quantize.guided import encode_guided

@@ -11,7 +11,6 @@ from csaq_export.device import compute_dtype
 from csaq_export.estimate.encoders import Encoders
 from csaq_export.estimate.layers import LayerTrial, try_layer
 from csaq_export.estimate.stage import Estimate, Stage
-from csaq_export.layered_model import LayeredModel
 from csaq_export.footprint import (
     LOGIT_COPIES,
     PROCESS_BYTES,
@@ -23,6 +22,7 @@ from csaq_export.footprint import (
     shapes_of,
     tuning_bytes,
 )
+from csaq_export.layered_model import LayeredModel
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
 
