@@ -68,8 +68,9 @@ def ranks_folder(wanted: Path | None) -> Iterator[Path]:
     The first rank leaves the context last in time, as it alone goes on to write.
     """
     if wanted is not None:
-        wanted.mkdir(parents=True, exist_ok=True)
-        _check_shared(wanted)
+        if rank_and_count()[1] > 1:
+            wanted.mkdir(parents=True, exist_ok=True)
+            _check_shared(wanted)
         yield wanted
     elif not is_first():
         folder = Path(from_first(""))
