@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import openai
 import pytest
 
+from csaq_runtime.gguf import open_gguf
 from tests.cli.conftest import write_tiny
 
 START = "csaq: serving "
@@ -65,8 +67,14 @@ class Server:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose greedy replies never end by themselves: the logit of token 0 is 0."""
     path = tmp_path_factory.mktemp("served") / "tiny.gguf"
     write_tiny(path)
+    with open_gguf(path) as file:
+        info = file.tensors["token_embd.weight"]
+    with path.open("r+b") as stream:
+        stream.seek(info.offset)
+        stream.write(bytes(info.n_bytes // info.shape[0]))
     return path
 
 
@@ -74,9 +82,13 @@ Start = Callable[..., "contextmanager[Server]"]
 
 
 @contextmanager
-def running(path: Path, *options: object) -> Iterator[Server]:
-    """A server on a free port, killed in the end if it is still there."""
-    command = [sys.executable, "-m", "csaq_cli", "serve", path, "--port", 0, *options]
+def running(path: Path, *options: object, script: str = "") -> Iterator[Server]:
+    """A server on a free port, killed in the end if it is still there.
+
+    `script` stands for the command where a test changes something in the server's process.
+    """
+    program = ["-c", script] if script else ["-m", "csaq_cli"]
+    command = [sys.executable, *program, "serve", path, "--port", 0, *options]
     process = subprocess.Popen(
         [str(part) for part in command],
         stderr=subprocess.PIPE,
@@ -85,18 +97,18 @@ def running(path: Path, *options: object) -> Iterator[Server]:
     )
     assert process.stderr is not None
     try:
-        lines = []
+        lines: list[str] = []
         for line in process.stderr:
             lines.append(line)
             if line.startswith(START):
                 break
         assert "".join(lines[-1:]).startswith(START), lines
+        threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True).start()
         url = lines[-1].split(" at ")[1].split(" ")[0]
         yield Server(process, url, lines)
     finally:
         process.kill()
         process.wait()
-        process.stderr.close()
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def build_app(card: ModelCard, scheduler: Scheduler, access: Access) -> ASGIApp:
         middleware=_cross_origin(access.origins),
         exception_handlers={HTTPException: _http_error, Exception: _unexpected},
     )
-    return Guard(app, access)
+    return Guard(app, access, scheduler.counters)
 
 
 def _cross_origin(origins: Sequence[str]) -> list[Middleware]:

@@ -1,9 +1,9 @@
 """A request's body: bytes off the wire, bounded in size and time → one JSON object."""
 
-import asyncio
 import json
 from typing import Any, NoReturn
 
+from anyio import fail_after
 from starlette.requests import ClientDisconnect, Request
 
 from csaq_runtime.server.failure import RequestError
@@ -27,8 +27,9 @@ async def read_fields(request: Request, limit: int) -> Fields:
     if not declared.isdecimal() or int(declared[:20]) > limit:
         raise _too_large(limit)
     try:
-        data = await asyncio.wait_for(_read(request, limit), BODY_SECONDS)
-    except (TimeoutError, asyncio.TimeoutError) as error:
+        with fail_after(BODY_SECONDS):
+            data = await _read(request, limit)
+    except TimeoutError as error:
         raise RequestError("the request's body took too long", status=408) from error
     except ClientDisconnect as error:
         raise RequestError("the client went away", status=400) from error

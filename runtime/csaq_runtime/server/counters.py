@@ -12,6 +12,7 @@ class Counters:
     """Totals since the start; each is changed by one thread only."""
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
+    n_open: int = 0
     n_cancelled: int = 0
     n_step: int = 0
     step_seconds: float = 0.0
@@ -23,6 +24,7 @@ class Counters:
 
 HELP = {
     "csaq_requests_total": "Requests answered, by path and status.",
+    "csaq_requests_active": "Requests that are being answered, this one included.",
     "csaq_cancelled_total": "Generations whose client went away.",
     "csaq_steps_total": "Passes over the weights.",
     "csaq_step_seconds_total": "Time spent in them.",
@@ -40,6 +42,7 @@ HELP = {
 def metrics_text(counters: Counters, n_active: int, n_waiting: int) -> str:
     """All figures, one metric after the other."""
     values: dict[str, float] = {
+        "csaq_requests_active": counters.n_open,
         "csaq_cancelled_total": counters.n_cancelled,
         "csaq_steps_total": counters.n_step,
         "csaq_step_seconds_total": counters.step_seconds,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from csaq_runtime.server.counters import Counters
 from csaq_runtime.server.failure import RequestError, error_headers, error_object
 
 OPEN_PATHS = ("/", "/health", "/v1/health")
@@ -30,10 +31,10 @@ class Access:
 
 
 class Guard:
-    """Passes requests on to `app`, or answers 400, 401 or 403 itself."""
+    """Passes requests on to `app`, or answers 401 or 403 itself; counts those under way."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app, self.access = app, access
+    def __init__(self, app: ASGIApp, access: Access, counters: Counters) -> None:
+        self.app, self.access, self._counters = app, access, counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request."""
@@ -45,7 +46,11 @@ class Guard:
                 refusal = JSONResponse(error_object(error), error.status, headers)
                 await refusal(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        self._counters.n_open += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._counters.n_open -= 1
 
 
 def check_access(access: Access, scope: Scope) -> None:

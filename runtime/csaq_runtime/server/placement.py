@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from csaq_runtime.cache import KVCache, common_prefix
 from csaq_runtime.server.job import Job
 
-WORTH_WAITING = 32
-"""Tokens of prompt that somebody else is about to compute."""
+WORTH_WAITING = 8
+"""Tokens of prompt that somebody else is about to compute: a tile."""
 
 
 @dataclass

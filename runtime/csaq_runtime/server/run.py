@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -80,6 +81,8 @@ async def _serve(
     app: ASGIApp, listener: socket.socket, scheduler: Scheduler, ready: Callable[[], None]
 ) -> None:
     server = _Server(_config(app))
+    # Says so whenever a client goes away in the middle of a reply.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     loop, closing = asyncio.get_running_loop(), asyncio.Event()
     for number in SIGNALS:
         loop.add_signal_handler(number, closing.set)
@@ -101,6 +104,8 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
+        # Clients can provoke warnings at will, and a terminal that is not read would block us.
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -17,11 +17,12 @@ class StopText:
     def push(self, text: str) -> str:
         """Add `text`; returns what may be shown now."""
         self._held += text
-        hits = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
-        if hits:
-            place, self.found = min(hits)
-            shown, self._held = self._held[:place], ""
-            return shown
+        ends = [self._held.find(stop) + len(stop) for stop in self._stops if stop in self._held]
+        if ends:
+            # The one that is complete first, so that it does not matter where tokens break.
+            text, self._held = self._held[: min(ends)], ""
+            self.found = max((s for s in self._stops if text.endswith(s)), key=len)
+            return text.removesuffix(self.found)
         n_shown = len(self._held) - self._n_undecided()
         shown, self._held = self._held[:n_shown], self._held[n_shown:]
         return shown

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from anyio import fail_after
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -57,9 +58,10 @@ class Replies:
         return self.choices
 
     def cancel(self) -> None:
-        """Stop what is still running."""
+        """Stop what is still running, and who still waits for it."""
         for job in self._jobs:
             job.cancel()
+        self._arrivals.put_nowait((0, RequestError("cancelled", status=499)))
 
 
 def _deliver(
@@ -81,7 +83,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or as much as the client reads."""
-        with suppress(asyncio.TimeoutError, TimeoutError):
+        with suppress(TimeoutError):
             await unless_gone(self._send_all(send), receive, self._replies.cancel)
 
     async def _send_all(self, send: Send) -> None:
@@ -109,7 +111,9 @@ async def _send_event(send: Send, event: Json | str) -> None:
 
 
 async def _timed(send: Send, message: Message) -> None:
-    await asyncio.wait_for(send(message), SEND_SECONDS)
+    # asyncio.wait_for loses a cancellation that comes while its task ends (before Python 3.12).
+    with fail_after(SEND_SECONDS):
+        await send(message)
 
 
 async def unless_gone(
