@@ -27,8 +27,13 @@ SILENT: Any = SimpleNamespace(
 """A vocabulary for files that have none: nothing ends a reply, no text comes of it."""
 
 
-def seconds_of(scheduler: Scheduler, n_client: int, n_prompt: int, n_predict: int, n: int) -> float:
-    """Seconds from submitting `n_client` prompts to the last token of the last of them."""
+Seconds = tuple[float, float]
+
+
+def seconds_of(
+    scheduler: Scheduler, n_client: int, n_prompt: int, n_predict: int, n: int
+) -> Seconds:
+    """From submitting `n_client` prompts to the last token of the last of them: wall, processor."""
     random = np.random.default_rng((n_client, n))
     ended = threading.Semaphore(0)
 
@@ -39,11 +44,11 @@ def seconds_of(scheduler: Scheduler, n_client: int, n_prompt: int, n_predict: in
     prompts = random.integers(1, 256, (n_client, n_prompt)).tolist()
     sampling = Sampling(temperature=0)
     jobs = [Job(Generation(ids, sampling, n_predict), SILENT, deliver) for ids in prompts]
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     scheduler.submit(jobs)
     for _ in jobs:
         ended.acquire()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - worked
 
 
 def measure(path: Path, arguments: argparse.Namespace) -> None:
@@ -52,17 +57,20 @@ def measure(path: Path, arguments: argparse.Namespace) -> None:
     n_ctx = arguments.prompt + n_predict
     with Engine.open(path, n_ctx=n_ctx, n_threads=arguments.threads, n_sequence=max(clients)) as e:
         scheduler = Scheduler(e)
-        seconds_of(scheduler, 1, arguments.prompt, 4, -1)
-        seconds: dict[int, list[float]] = {n: [] for n in clients}
+        seconds_of(scheduler, 1, arguments.prompt, 4, 10**6)
+        seconds: dict[int, list[Seconds]] = {n: [] for n in clients}
         for repetition in range(arguments.repetitions):
             for n in clients:
                 took = seconds_of(scheduler, n, arguments.prompt, n_predict, repetition)
                 seconds[n].append(took)
         scheduler.close()
-    rates = {n: n * n_predict / float(np.median(took)) for n, took in seconds.items()}
-    for n, rate in rates.items():
-        ratio = rate / rates[clients[0]]
-        print(f"{path.name}: {n} clients {rate:8.1f} tokens/s, {rate / n:7.1f} each, × {ratio:.2f}")
+    rates = {n: n * n_predict / np.median(took, axis=0) for n, took in seconds.items()}
+    for n, (rate, per_work) in rates.items():
+        ratios = rates[n] / rates[clients[0]]
+        print(
+            f"{path.name}: {n} clients {rate:8.1f} tokens/s (× {ratios[0]:.2f}),"
+            f" {1000 / per_work:.2f} ms of processor time per token (× {1 / ratios[1]:.2f})"
+        )
 
 
 def main() -> None:

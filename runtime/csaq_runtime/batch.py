@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csaq_runtime.buffers import address
 from csaq_runtime.cache import KVCache
 from csaq_runtime.kernels.record import ROW, TILE
 
@@ -51,7 +50,7 @@ class BatchTable:
         row, position = len(self.ids), span.cache.n_past + start
         rows = self.rows[row : row + stop - start]
         rows["position"] = position if stop == start + 1 else np.arange(stop - start) + position
-        rows["keys"], rows["values"] = address(span.cache.keys), address(span.cache.values)
+        rows["keys"], rows["values"] = span.cache.keys_address, span.cache.values_address
         self.ids += span.ids[start:stop]
         for first in range(row, len(self.ids), self._n_together):
             self.tiles[self.n_tile] = first, min(self._n_together, len(self.ids) - first)

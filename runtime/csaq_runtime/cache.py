@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from csaq_runtime.buffers import address
 from csaq_runtime.errors import UsageError
 from csaq_runtime.heads import head_pad, padded
 from csaq_runtime.hparams import HParams
@@ -39,6 +40,7 @@ class KVCache:
         shape = (hparams.n_layer, hparams.n_head_kv, padded(n_ctx), self.row_bytes)
         self.keys: NDArray[np.uint8] = np.zeros(shape, np.uint8)
         self.values: NDArray[np.uint8] = np.zeros(shape, np.uint8)
+        self.keys_address, self.values_address = address(self.keys), address(self.values)
         self._ids: list[int] = []
 
     @property

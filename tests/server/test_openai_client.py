@@ -116,13 +116,16 @@ def test_completions_take_texts_ids_and_several_prompts(client) -> None:
     assert streamed == text
 
 
-def test_penalties_and_biases_change_what_is_drawn(client) -> None:
-    plain = chat(client).choices[0].message.content
-    (first,) = chat(client, logprobs=True, max_tokens=1).choices[0].logprobs.content
-    token = client._client.post("../tokenize", json={"content": first.token}).json()["tokens"][0]
-    banned = chat(client, logit_bias={str(token): -100}).choices[0].message.content
-    assert banned[0] != plain[0]
-    assert chat(client, presence_penalty=2, frequency_penalty=2, max_tokens=40)
+def test_penalties_and_biases_change_what_is_drawn(client, server: Server) -> None:
+    def ids(**options):
+        fields = {"prompt": "hello", "temperature": 0, "n_predict": 40} | options
+        return server.ask("/completion", fields)[1]["tokens"]
+
+    plain = ids()
+    assert ids(logit_bias=[[plain[0], False]])[0] != plain[0]
+    assert ids(logit_bias={str(plain[0]): -100})[0] != plain[0]
+    assert ids(presence_penalty=2, frequency_penalty=2) != plain
+    assert chat(client, logit_bias={"65": 100}).choices[0].message.content == 12 * "a"
 
 
 @pytest.mark.parametrize(
