@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from csaq_runtime.errors import ModelError
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES, MAX_DIMENSIONS = 100_000_000, 8
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
     "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -102,6 +102,8 @@ def _checked_entry(
         raise ModelError(f"{where}: unknown dtype {dtype!r}")
     if not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2:
         raise ModelError(f"{where}: shape or data_offsets is not a list of sizes")
+    if len(shape) > MAX_DIMENSIONS:
+        raise ModelError(f"{where}: {len(shape)} dimensions, at most {MAX_DIMENSIONS} are allowed")
     start, end = offsets
     if not start <= end <= data_bytes:
         raise ModelError(f"{where}: data_offsets {offsets} lie outside the file's data")

@@ -13,6 +13,7 @@ from csaq_export.metadata import Metadata, f32, u32
 from csaq_runtime.errors import ModelError
 
 DEFAULT_NORM_EPS = 1e-6
+MAX_N_LAYER = 4096  # as the runtime has it
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ def read_hparams(config: Config, family: Family) -> HParams:
         raise ModelError(
             f"{config.where}: head size {head_dim} is odd, rotary positions need pairs"
         )
+    if (n_layer := config.integer("num_hidden_layers")) > MAX_N_LAYER:
+        raise ModelError(f"{config.where}: num_hidden_layers: {n_layer} is more than {MAX_N_LAYER}")
     return HParams(
-        n_layer=config.integer("num_hidden_layers"),
+        n_layer=n_layer,
         n_embd=n_embd,
         n_ff=config.integer("intermediate_size"),
         n_head=n_head,
