@@ -49,10 +49,10 @@ VALUES: list[Any] = [
 def mutant(body: dict[str, Any], dice: random.Random) -> bytes:
     """`body` with fields replaced, moved, doubled or removed, and sometimes broken bytes."""
     changed = json.loads(json.dumps(body))
-    for _ in range(dice.randint(1, 4)):
+    for _ in range(dice.randint(1, 2)):
         _change(changed, dice)
     data = json.dumps(changed).encode()
-    if dice.random() < 0.25:
+    if dice.random() < 0.1:
         data = _damage(data, dice)
     return data
 
