@@ -34,7 +34,10 @@ class StandIns:
 
     def __init__(self, home: Path) -> None:
         self.model = home / "model"
+        # Calibrating commands leave their work here for the next: model and text are always alike.
+        self.home = home
         shape = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
+        shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
         build_model("llama", **shape).save_pretrained(self.model)
         byte_level_tokenizer("llama-bpe").save_pretrained(self.model)
         self.files = {kind: home / f"{kind}.gguf" for kind in ("F16", "Q4_K_M")}

@@ -101,6 +101,7 @@ def run_line(command: str, stand_ins: StandIns, folder: Path) -> None:
         words = [SUBSTITUTES.get(word, word) for word in program]
         for word in words:
             stand_ins.provide(word, folder)
+        words += added(words, stand_ins)
         output = stdin = run_program(globbed(words, folder), stdin, command)
     keep(output, pipeline, folder)
 
@@ -108,22 +109,27 @@ def run_line(command: str, stand_ins: StandIns, folder: Path) -> None:
 def run_program(words: Sequence[str], stdin: str, command: str) -> str:
     if words[0] == "cat":
         return "".join(Path(word).read_text() for word in words[1:])
-    arguments = [*words[1:], *added(words)]
     if words[1] == "serve":
-        return serve(arguments)
+        return serve(words[1:])
     environment = ENVIRONMENT.get(words[1])
-    done = CliRunner(env=environment).invoke(cli, arguments, input=stdin, prog_name="csaq")
+    done = CliRunner(env=environment).invoke(cli, words[1:], input=stdin, prog_name="csaq")
     assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
     assert done.stdout or "--work-dir" in words, f"{command}: printed nothing"
     return done.stdout
 
 
-def added(words: Sequence[str]) -> tuple[str, ...]:
+def added(words: Sequence[str], stand_ins: StandIns) -> list[str]:
     """Options that make the command short enough for a test."""
-    if words[1] == "convert":
-        calibrated = {"--calib", "--bpw", "--like", "--size"} & {*words}
-        return (*CALIBRATION, *EFFORT) if calibrated else ()
-    return SHORTER.get(words[1], ())
+    name = words[1] if words[0] == "csaq" else ""
+    options = [*SHORTER.get(name, ())]
+    if name == "convert" and {"--calib", "--bpw", "--like", "--size"} & {*words}:
+        options += [*CALIBRATION, *EFFORT]
+    if "--calib" in words:
+        # One calibration for all: the work folder's stages know model, text and options.
+        home = stand_ins.home
+        kept = ["--keep", f"{home}"] if name == "frontier" else ["--work-dir", f"{home / 'work'}"]
+        options += kept
+    return options
 
 
 def globbed(words: Sequence[str], folder: Path) -> list[str]:
