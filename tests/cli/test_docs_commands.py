@@ -95,15 +95,22 @@ def run_line(command: str, stand_ins: StandIns, folder: Path) -> None:
     first = pipeline.programs[0][0]
     if first in NOT_RUN:
         return
-    assert first in ("csaq", "cat"), f"{command}: neither ours nor in NOT_RUN"
+    assert first in ("csaq", "cat", "torchrun"), f"{command}: neither ours nor in NOT_RUN"
     stdin, output = TURN, ""
     for program in pipeline.programs:
-        words = [SUBSTITUTES.get(word, word) for word in program]
+        words = [SUBSTITUTES.get(word, word) for word in alone(program)]
         for word in words:
             stand_ins.provide(word, folder)
         words += added(words, stand_ins)
         output = stdin = run_program(globbed(words, folder), stdin, command)
     keep(output, pipeline, folder)
+
+
+def alone(program: Sequence[str]) -> Sequence[str]:
+    """`torchrun … -m csaq_cli …` without torchrun: one process stands for all of them."""
+    if program[0] != "torchrun":
+        return program
+    return ["csaq", *program[program.index("csaq_cli") + 1 :]]
 
 
 def run_program(words: Sequence[str], stdin: str, command: str) -> str:
