@@ -1,5 +1,6 @@
 """Chat templates: the same text as transformers, and no way out of the sandbox or the budget."""
 
+import re
 import resource
 import time
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from csaq_runtime.errors import TemplateError
 from csaq_runtime.template import render_chat
+from csaq_runtime.template.sandbox import ChatEnvironment
 
 CHATML = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' +
  message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}
@@ -200,6 +202,48 @@ HIDDEN = {
 @pytest.mark.parametrize("source", HIDDEN.values(), ids=HIDDEN)
 def test_internals_are_undefined(source: str) -> None:
     assert render(source) == ""
+
+
+LEAK = "{0.__class__.__mro__}"
+PUBLISHED = {
+    "CVE-2016-10745 str.format": "{{ '" + LEAK + "'.format(1) }}",
+    "CVE-2019-10906 str.format_map": "{{ '{x.__class__}'.format_map({'x': 1}) }}",
+    "CVE-2024-34359 subclasses": "{% for x in ().__class__.__base__.__subclasses__() %}"
+    "{% if 'warning' in x.__name__ %}{{ x()._module.__builtins__['__import__']('os').popen('id') }}"
+    "{% endif %}{% endfor %}",
+    "CVE-2024-56326 stored format": "{% set f = '" + LEAK + "'.format %}{{ f(1) }}",
+    "CVE-2024-56326 mapped format": "{{ ['" + LEAK + "'.format]|map('string')|first }}"
+    "{{ [1]|map('" + LEAK + "'.format)|list }}",
+    "CVE-2025-27516 attr filter": "{{ ('" + LEAK + "'|attr('format'))(1) }}",
+    "CVE-2025-27516 map attribute": "{{ (['" + LEAK + "']|map(attribute='format')|first)(1) }}",
+}
+
+
+@pytest.mark.parametrize("source", PUBLISHED.values(), ids=PUBLISHED)
+def test_published_ways_out_of_jinja_lead_nowhere(source: str) -> None:
+    """Refused, or rendered without anything of Python's insides."""
+    try:
+        text = render(source)
+    except TemplateError:
+        return
+    assert not re.search("class|object|uid=", text)
+
+
+def test_a_template_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    compile_source = ChatEnvironment.compile
+    monkeypatch.setattr(
+        ChatEnvironment,
+        "compile",
+        lambda self, source, *rest, **more: (
+            compiled.append(source) or compile_source(self, source, *rest, **more)
+        ),
+    )
+    for _ in range(3):
+        assert render("{{ messages[0].content }}{# counted #}") == render(
+            "{{ messages[0].content }}"
+        )
+    assert sum("counted" in source for source in compiled) == 1
 
 
 DOUBLE = "{% set ns = namespace(x='ab', y=[1]) %}{% for i in range(60) %}"
