@@ -1,6 +1,8 @@
 """The object cache: reused, rebuilt when damaged or foreign, harmless when unwritable."""
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,15 @@ def test_unusable_folder_costs_only_the_compilation(
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("CSAQ_CACHE_DIR", str(tmp_path / "file"))
     assert Source().sum(3, 4) == 7
+
+
+def test_sources_are_hashed_as_imported_so_an_upgrade_meanwhile_loads_no_foreign_code():
+    code = (
+        "import pathlib\n"
+        "from csaq_runtime.kernels import compile as module\n"
+        "pathlib.Path.read_bytes = lambda path: b'upgraded'\n"
+        "before = module.source_hash()\n"
+        "module.source_hash.cache_clear()\n"
+        "assert module.source_hash() != before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

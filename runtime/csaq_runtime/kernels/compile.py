@@ -96,6 +96,11 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+# Now, not at first use: a package upgraded under a running program must not make this one's
+# records meet the new one's machine code.
+source_hash()
+
+
 def object_path(name: str, target: Target) -> Path:
     """Where the cache keeps a module's object: name, hash of the sources, hash of the target."""
     parts = (llvmlite.__version__, target.triple, target.cpu, target.feature_string)
