@@ -56,7 +56,7 @@ def measure(made: list[Made], base: Path, text: Path, n_ctx: int, n_chunk: int) 
         with ExitStack() as stack:
             paths = [base, *(file.path for file in made[start : start + OPEN_AT_ONCE])]
             original, *engines = [
-                stack.enter_context(Engine.open(path, n_ctx=n_ctx)) for path in paths
+                stack.enter_context(Engine.open(path, n_ctx=n_ctx, n_threads=1)) for path in paths
             ]
             windows = text_windows(original, text.read_text(encoding="utf-8"), n_ctx, n_chunk)
             found += evaluate(engines, windows, original)
