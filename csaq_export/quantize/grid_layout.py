@@ -39,8 +39,7 @@ def _sign_words(codes: GridCodes, params: BlockParams) -> torch.Tensor:
 def _unpack_sign_words(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Undo `_sign_words`: negative uint8 [n, 256] and scales int32 [n, 8]."""
     parts = packed.reshape(packed.shape[0], -1, 4).to(torch.int64)
-    words = sum(parts[:, :, place] << (8 * place) for place in range(4))
-    words = torch.as_tensor(words)
+    words = torch.stack([parts[:, :, place] << (8 * place) for place in range(4)]).sum(0)
     shifts = torch.tensor([0, 7, 14, 21], device=packed.device)
     seven = (words[:, :, None] >> shifts) & 127
     return _even_signs(seven.reshape(packed.shape[0], -1)), (words >> 28).int()
