@@ -4,7 +4,6 @@ Names, tokens and transfers are huggingface_hub's (`HF_TOKEN`, `HF_ENDPOINT` and
 `HF_HUB_OFFLINE` are its variables); here a file is chosen and failures become one line.
 """
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +26,10 @@ def fetch_gguf(name: str) -> Path:
     Raises UsageError for a name of another form or a tag that no file has, ModelError where
     the hub does not have the model or cannot be reached and the cache does not have it.
     """
+    from huggingface_hub.utils.logging import set_verbosity_error
+
     # Its warnings about retries would stand around the one line that a failure is here.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    set_verbosity_error()  # type: ignore[no-untyped-call]
     match = _NAME.fullmatch(name)
     if match is None:
         raise UsageError(f"{PREFIX}{name}: not of the form {PREFIX}org/repo[:TAG]")

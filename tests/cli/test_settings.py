@@ -32,6 +32,6 @@ def test_nonsense_is_refused_by_name(name, value):
         changed(Sampling(), name, value)
 
 
-def test_every_field_of_sampling_can_be_set_and_shown():
-    assert set(BOUNDS) == set(Sampling.__dataclass_fields__)
+def test_every_number_of_sampling_can_be_set_and_shown():
+    assert set(BOUNDS) == set(Sampling.__dataclass_fields__) - {"logit_bias"}  # a table of tokens
     assert all(f"{name} = " in shown(Sampling()) for name in BOUNDS)

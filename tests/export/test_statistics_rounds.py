@@ -14,6 +14,7 @@ from csaq_export.statistics import (
     rounds,
     windows_of,
 )
+from csaq_export.statistics.decoder import take_apart
 from csaq_export.statistics.rounds import rank_correlation
 from csaq_export.workdir import WorkDir
 from csaq_runtime.errors import UsageError
@@ -25,7 +26,7 @@ SETTINGS = Collection(BATCH, torch.device("cpu"), 0.0, {})
 
 @pytest.fixture(scope="module")
 def model():
-    return build_model("llama", num_hidden_layers=1)
+    return take_apart(build_model("llama", num_hidden_layers=1).requires_grad_(False), SEQ_LEN)
 
 
 @pytest.fixture(autouse=True)

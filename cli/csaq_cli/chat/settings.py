@@ -1,7 +1,7 @@
 """`/set NAME VALUE`: sampling settings by llama.cpp's names, checked before they are taken."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from csaq_runtime.errors import UsageError
@@ -19,6 +19,8 @@ BOUNDS = {
     "min_p": (0.0, 1.0),
     "repeat_penalty": (0.01, 100.0),
     "repeat_last_n": (-1, 2**31 - 1),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
     "seed": (-1, 2**32 - 1),
 }
 
@@ -38,7 +40,7 @@ def changed(sampling: "Sampling", name: str, value: str) -> "Sampling":
 
 def shown(sampling: "Sampling") -> str:
     """All settings with their values, one a line."""
-    return "\n".join(f"{f.name} = {getattr(sampling, f.name)}" for f in fields(sampling))
+    return "\n".join(f"{name} = {getattr(sampling, name)}" for name in BOUNDS)
 
 
 def _number(value: str, field: str) -> float:
