@@ -39,6 +39,8 @@ from csaq_export.quantize.guided import encode_guided
 from csaq_export.sensitivity import Sensitivity, Term
 from csaq_runtime.formats import GGMLType
 
+# Read once: stages change torch's own number while they run threads of their own.
+CORES = torch.get_num_threads()
 # n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab
 SHAPES = {
     "tiny": (2, 256, 768, 4, 2, 4096),
@@ -80,7 +82,7 @@ class StageClock:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             return time.perf_counter()
-        return time.process_time() / torch.get_num_threads()
+        return time.process_time() / CORES
 
     def peak(self) -> int:
         """Of the device's memory since the stage began, of the process's since it did."""
