@@ -24,6 +24,8 @@ from csaq_runtime.kernels.native_step import native_serve
 from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
 from csaq_runtime.sample import Sampler, Sampling
+from csaq_runtime.speculate.decoder import Decoder
+from csaq_runtime.speculate.drafter import Drafter
 from csaq_runtime.step import Stepper
 from csaq_runtime.threads import ThreadPool, default_threads
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
@@ -182,37 +184,57 @@ class Engine:
         self._cache.truncate(n_kept)
         return self._run_prompt(ids)
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling, n_predict: int) -> Iterator[Step]:
+    def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        n_predict: int,
+        drafter: Drafter | None = None,
+        n_draft: int = 0,
+    ) -> Iterator[Step]:
         """Generate up to `n_predict` tokens (-1: until the context is full) after `prompt`.
 
-        Ends before an end-of-generation token. Raises UsageError for an empty or too long
-        prompt, ids outside the vocabulary, or if another call has used the engine meanwhile.
+        Ends before an end-of-generation token. `drafter` guesses up to `n_draft` tokens ahead.
+        Raises UsageError for an empty or too long prompt, ids outside the vocabulary, or if
+        another call has used the engine meanwhile.
         """
         self._check_prompt(prompt, len(prompt) + 1)
         self._call += 1
-        return self._generate(list(prompt), sampling, n_predict, self._call)
+        sampler, stops = Sampler(sampling), self.vocabulary.eog_ids
+        decoder = Decoder(self._stepper, self._cache, sampler, stops, drafter, n_draft)
+        room = self.n_ctx - len(prompt)
+        n_most = room if n_predict < 0 else min(n_predict, room)
+        return self._generate(list(prompt), decoder, n_most, self._call)
 
     def _generate(
-        self, context: list[int], sampling: Sampling, n_predict: int, call: int
+        self, context: list[int], decoder: Decoder, n_most: int, call: int
     ) -> Iterator[Step]:
         self.timings = timings = Timings()
-        sampler, stops = Sampler(sampling), self.vocabulary.eog_ids
-        room = self.n_ctx - len(context)
+        end, stops = len(context) + n_most, self.vocabulary.eog_ids
         self._check_call(call)
         logits = self._read_prompt(context, timings)
-        for index in range(room if n_predict < 0 else min(n_predict, room)):
-            started = time.perf_counter()
-            if index:
-                self._check_call(call)
-                logits = self._append(context[-1:], 1)[0]
-            token = sampler.sample(logits, context)
-            if index:
-                timings.n_generated += 1
-                timings.generated_seconds += time.perf_counter() - started
-            if token in stops:
-                return
-            context.append(token)
-            yield Step(token, len(context) - 1)
+        tokens = [decoder.first(logits, context)] if n_most else []
+        while tokens:
+            for token in tokens:
+                if token in stops:
+                    return
+                context.append(token)
+                yield Step(token, len(context) - 1)
+                if len(context) < end:
+                    self._check_call(call)
+            tokens = self._advance(decoder, context, end - len(context), timings)
+
+    def _advance(
+        self, decoder: Decoder, context: list[int], n_most: int, timings: Timings
+    ) -> list[int]:
+        """The next tokens, none where none are wanted any more."""
+        if not n_most:
+            return []
+        started = time.perf_counter()
+        tokens = decoder.advance(context, n_most)
+        timings.generated_seconds += time.perf_counter() - started
+        timings.n_generated += len(tokens)
+        return tokens
 
     def _read_prompt(self, prompt: Sequence[int], timings: Timings) -> NDArray[np.float32]:
         """Compute what the cache does not hold yet; logits after the last token [n_vocab]."""

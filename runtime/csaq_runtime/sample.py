@@ -54,28 +54,57 @@ class Sampling:
             raise UsageError(f"seed must be 0 or more, not {self.seed}")
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What a token is drawn from: `ids` int64 [n], each once, and their `probabilities` [n]."""
+
+    ids: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    def probability(self, token: int) -> float:
+        """That of one id, 0 if it is no candidate."""
+        return float(self.probabilities[self.ids == token].sum())
+
+
 class Sampler:
     """Draws token ids; two samplers with the same seed draw the same ids from the same logits."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, random: np.random.Generator | None = None) -> None:
         self.sampling = sampling
-        self._random = np.random.default_rng(sampling.seed)
+        self._random = random or np.random.default_rng(sampling.seed)
+
+    def spawn(self) -> "Sampler":
+        """A sampler of the same settings whose draws are independent of this one's."""
+        return Sampler(self.sampling, self._random.spawn(1)[0])
 
     def sample(self, logits: NDArray[np.float32], context: Sequence[int]) -> int:
         """Id drawn from `logits` [n_vocab]; `context` are the ids so far, prompt included."""
+        return self.draw(self.candidates(logits, context))
+
+    def uniform(self) -> float:
+        """A number drawn from [0, 1)."""
+        return float(self._random.random())
+
+    def draw(self, candidates: Candidates) -> int:
+        """One of the candidates, by chance."""
+        ids = candidates.ids
+        cumulative = np.cumsum(candidates.probabilities)
+        drawn = np.searchsorted(cumulative, self.uniform() * cumulative[-1], side="right")
+        return int(ids[min(int(drawn), ids.size - 1)])
+
+    def candidates(self, logits: NDArray[np.float32], context: Sequence[int]) -> Candidates:
+        """What `sample` draws from, after all filters, likeliest first."""
         sampling = self.sampling
         if not np.isfinite(logits.max()):
             raise ModelError("the model computes logits that are not finite numbers")
         logits = penalize(bias(logits, sampling.logit_bias), context, sampling)
         if sampling.temperature <= 0:
-            return int(logits.argmax())
+            return Candidates(np.array([logits.argmax()]), np.ones(1))
         ids = keep_top_k(logits, sampling.top_k)
         ids = keep_top_p(logits, ids, sampling.top_p)
         ids = keep_min_p(logits, ids, sampling.min_p)
         with np.errstate(over="ignore"):
-            cumulative = np.cumsum(softmax(logits[ids] / np.float64(sampling.temperature)))
-        drawn = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
-        return int(ids[min(int(drawn), ids.size - 1)])
+            return Candidates(ids, softmax(logits[ids] / np.float64(sampling.temperature)))
 
 
 def bias(logits: NDArray[np.float32], biases: Sequence[tuple[int, float]]) -> NDArray[np.float32]:

@@ -79,6 +79,18 @@ class Stepper:
             span.cache.extend(span.ids)
         return self._logits[:n_output, : self._model.hparams.n_vocab]
 
+    def hidden(self) -> NDArray[np.float32]:
+        """States after the final norm, of the tokens that the last `run` gave logits for.
+
+        In the same order: float32 [sum of n_output, n_embd], a copy.
+        """
+        hparams, first = self._model.hparams, self._step["first_output"]
+        x = self._x[first : self._step["n_token"], : hparams.n_embd]
+        mean_square = np.square(x).mean(axis=1, keepdims=True)
+        weight = self._model.output_norm[: hparams.n_embd]
+        normed: NDArray[np.float32] = x / np.sqrt(mean_square + np.float32(hparams.rms_epsilon))
+        return normed * weight
+
     def _checked(self, spans: Sequence[Span]) -> tuple[int, int]:
         """Tokens and outputs of a batch; no kernel may run on one that does not fit."""
         n_token, n_output = sum(len(s.ids) for s in spans), sum(s.n_output for s in spans)
