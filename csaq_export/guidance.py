@@ -93,12 +93,21 @@ class Guidance:
         return n_worker(self.shapes, self.limit, self.device)
 
 
-def guide(folder: Path, wanted: Calibrating, work: WorkDir, report: Report) -> Guidance:
-    """Calibrate the model in `folder`; what `work` already holds is not made again."""
+def guide(
+    folder: Path,
+    wanted: Calibrating,
+    work: WorkDir,
+    report: Report,
+    windows: Calibration | None = None,
+) -> Guidance:
+    """Calibrate the model in `folder`; what `work` already holds is not made again.
+
+    `windows` replace those that `wanted` would draw.
+    """
     device = find_device(wanted.device)
     model, shapes, limit = open_within(folder, wanted, device)
     identity = {"model": model_digest(folder), "seed": str(wanted.seed)}
-    text = _windows(folder, wanted, (shapes, limit), work, identity, report)
+    text = windows or _windows(folder, wanted, (shapes, limit), work, identity, report)
     if len(text.tokens) < 2:
         raise UsageError(f"{wanted.source}: too short to keep a window back for measuring")
     calibration, held = text.split(n_held(len(text.tokens)))

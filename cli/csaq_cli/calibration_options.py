@@ -11,6 +11,7 @@ from csaq_cli.shell_completion import complete_file, complete_type
 if TYPE_CHECKING:
     from csaq_export.budget.target import Target
     from csaq_export.calibrated import Request
+    from csaq_export.guidance import Calibrating
     from csaq_export.overrides import Override
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -72,14 +73,27 @@ def read_target(options: Mapping[str, Any]) -> "Target | None":
 
 def read_request(options: Mapping[str, Any], target: "Target | None") -> "Request":
     """The Request; without --calib the model writes its calibration text."""
-    from csaq_export.budget.target import parse_size
     from csaq_export.calibrated import Request
-    from csaq_export.guidance import Calibrating
     from csaq_export.overrides import read_type
 
     floor = read_type(options["floor"])
+    return Request(
+        read_calibrating(options),
+        target,
+        options["effort"],
+        floor,
+        options["work_dir"],
+        options["cliques"],
+    )
+
+
+def read_calibrating(options: Mapping[str, Any]) -> "Calibrating":
+    """How to calibrate."""
+    from csaq_export.budget.target import parse_size
+    from csaq_export.guidance import Calibrating
+
     limit = options["max_memory"]
-    calibrating = Calibrating(
+    return Calibrating(
         source=options["calib"],
         n_sample=options["nsamples"],
         seq_len=options["seqlen"],
@@ -87,7 +101,4 @@ def read_request(options: Mapping[str, Any], target: "Target | None") -> "Reques
         device=options["device"],
         stable=options["stable"],
         max_memory=None if limit is None else parse_size(limit),
-    )
-    return Request(
-        calibrating, target, options["effort"], floor, options["work_dir"], options["cliques"]
     )

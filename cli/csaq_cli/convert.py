@@ -16,6 +16,7 @@ from csaq_cli.calibration_options import (
     read_target,
 )
 from csaq_cli.extra import extra_installed
+from csaq_cli.method_options import check_method, convert_by_method, method_name, method_options
 from csaq_cli.out_name import default_name
 from csaq_cli.shell_completion import complete_file, complete_type
 from csaq_export.presets import find_preset
@@ -61,6 +62,7 @@ IMATRIX: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @calibration_options
+@method_options
 def convert(
     model: str,
     target: str,
@@ -83,6 +85,8 @@ def convert(
     The path of the new file is printed on standard output.
     """
     name, _ = find_preset(kind)
+    others = {"dry-run": dry_run, "imatrix": imatrix, "report": report}
+    check_method(calibration, others)
     with extra_installed("convert"):
         target_size, overrides = read_target(calibration), read_overrides(calibration)
         from csaq_cli import plan_report
@@ -97,6 +101,9 @@ def convert(
     request = None
     if calibration["calib"] is not None or (target_size is not None and not by_weights):
         request = read_request(calibration, target_size)
+    if calibration["method"] is not None:
+        plan_report.print_made(_by_method(conversion, calibration, quiet), out, as_json, quiet)
+        return
     if dry_run:
         forecast = _forecast(conversion, request, target_size, as_json)
         if report is not None and forecast is not None:
@@ -140,6 +147,13 @@ def _forecast(
     return plan
 
 
+def _by_method(conversion: "Conversion", options: Mapping[str, Any], quiet: bool) -> "Plan":
+    from csaq_cli.progress import show_stages
+
+    with show_stages(quiet) as report:
+        return convert_by_method(conversion, options, report)
+
+
 def _calibrated(conversion: "Conversion", request: "Request", quiet: bool) -> "Plan":
     from csaq_cli.progress import show_stages
     from csaq_export.calibrated import convert_calibrated
@@ -169,6 +183,8 @@ def _write_report(path: Path, plan: "Plan", out: Path) -> None:
 
 def _encoding_name(preset: str, calibration: Mapping[str, Any]) -> str:
     """What the file's name says of its types: `CSAQ_4_25BPW` for `--bpw 4.25`."""
+    if calibration["method"] is not None:
+        return method_name(calibration)
     if calibration["bpw"] is not None:
         return f"CSAQ_{calibration['bpw']:g}BPW".replace(".", "_")
     size = calibration["size"] or calibration["like"]

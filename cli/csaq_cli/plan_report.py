@@ -92,6 +92,14 @@ def print_outcome(plan: Plan, out: Path, quiet: bool) -> None:
     print(out)
 
 
+def print_made(plan: Plan, out: Path, as_json: bool, quiet: bool) -> None:
+    """What a method wrote: one JSON object, or path and totals."""
+    if as_json:
+        print_json(plan, out)
+    else:
+        print_outcome(plan, out, quiet)
+
+
 def print_allocation(plan: Plan) -> None:
     """A line per layer with the type of each of its matrices, on standard error."""
     grid: dict[str, dict[str, str]] = {}

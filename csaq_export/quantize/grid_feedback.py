@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from csaq_export.quantize.block_params import BlockParams
+from csaq_export.quantize.exempt import Exempt, to_fit
 from csaq_export.quantize.feedback import compensation
 from csaq_export.quantize.grid_fit import fit_grid
 from csaq_export.quantize.grid_format import GRID_FORMATS, GridFormat
@@ -23,6 +24,16 @@ GROUP = 8
 
 def encode_grid_with_feedback(weight: Tensor, ggml_type: GGMLType, curvature: Tensor) -> Tensor:
     """Bytes, uint8 [n_row, row_bytes], that keep Δw·H·Δwᵀ small; H float32 [n_col, n_col]."""
+    return encode_grid_around(weight, ggml_type, curvature, None)[0]
+
+
+def encode_grid_around(
+    weight: Tensor, ggml_type: GGMLType, curvature: Tensor, exempt: Exempt | None
+) -> tuple[Tensor, Tensor]:
+    """The same bytes and the weights as feedback left them, float32 [n_row, n_col].
+
+    `exempt` is that of `feedback.round_around`.
+    """
     grid_format = GRID_FORMATS[ggml_type]
     size = LAYOUTS[ggml_type].block_size
     upper = compensation(curvature)
@@ -31,13 +42,13 @@ def encode_grid_with_feedback(weight: Tensor, ggml_type: GGMLType, curvature: Te
     packed = []
     for start in range(0, weight.shape[1], size):
         here = slice(start, start + size)
-        block = rest[:, here]
-        wide = importance[here].expand(block.shape)
-        params, _ = fit_grid(block, grid_format, wide)
-        codes, errors = _round_block(block, params, wide, grid_format, upper[here, here])
+        block, kept = rest[:, here], None if exempt is None else exempt.columns(here)
+        values, wide = to_fit(block, importance[here], kept)
+        params, _ = fit_grid(values, grid_format, wide)
+        codes, errors = _round_block(block, params, wide, grid_format, upper[here, here], kept)
         rest[:, here.stop :] -= errors @ upper[here, here.stop :]
         packed.append(grid_format.pack(codes, params))
-    return torch.cat(packed, 1)
+    return torch.cat(packed, 1), rest
 
 
 def _round_block(
@@ -46,6 +57,7 @@ def _round_block(
     importance: Tensor,
     grid_format: GridFormat,
     upper: Tensor,
+    exempt: Exempt | None,
 ) -> tuple[GridCodes, Tensor]:
     """Codes of one super-block per row, and errors in units of U; `block` changes on the way."""
     errors = torch.empty_like(block)
@@ -53,8 +65,11 @@ def _round_block(
     for start in range(0, block.shape[1], GROUP):
         here = slice(start, start + GROUP)
         part, value = _round_group(block[:, here], params, importance[:, here], grid_format, start)
+        lost = block[:, here] - value
+        if exempt is not None:
+            lost.masked_fill_(exempt.any()[:, here], 0.0)
         errors[:, here] = torch.linalg.solve_triangular(
-            upper[here, here], block[:, here] - value, upper=True, left=False
+            upper[here, here], lost, upper=True, left=False
         )
         block[:, here.stop :] -= errors[:, here] @ upper[here, here.stop :]
         parts.append(part)

@@ -56,12 +56,12 @@ def collect(
     missing = [part for part in statistics.parts() if not work.has(stage_of(part), fingerprint)]
     if from_first(missing):
         with tensor_float(True):
-            _forward(run, report)
+            run_forward(run, report)
             _backward(run, report)
     return statistics
 
 
-def _forward(run: Run, report: Report) -> None:
+def run_forward(run: Run, report: Report) -> None:
     """Store the input of every layer, and the last one's output."""
     n_layer, device, lanes = len(run.decoder.layers), run.settings.device, run.own_lanes()
     if not run.has("input-0", lanes):

@@ -1,0 +1,83 @@
+"""The options of `csaq convert` that choose a published method, and the conversion by it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from csaq_cli.calibration_options import read_calibrating
+from csaq_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from csaq_export.guidance import Calibrating
+    from csaq_export.methods.session import Report
+    from csaq_export.pipeline import Conversion
+    from csaq_export.plan import Plan
+
+Command = TypeVar("Command", bound=Callable[..., None])
+METHODS = ("tiers",)
+
+_OPTIONS = (
+    click.option("--method", type=click.Choice(METHODS),
+                 help="A published method instead of types per matrix."),
+    click.option("--tiers", metavar="SHARES",
+                 help="Method tiers: shares of weights by bits, e.g. 16:0.05,8:0.20,4:rest."),
+)  # fmt: skip
+_OWNERS = {"tiers": "tiers"}
+_NOT_TAKEN = ("size", "like", "stable", "tensor_type", "cliques")
+
+
+def method_options(command: Command) -> Command:
+    """Add the options to a click command, which receives them as keyword arguments."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check_method(options: Mapping[str, Any], others: Mapping[str, object]) -> None:
+    """UsageError for an option of another method, and for `others` that no method takes."""
+    method = options["method"]
+    for name, owner in _OWNERS.items():
+        if options[name] and method != owner:
+            raise UsageError(f"--{name.replace('_', '-')} belongs to --method {owner}")
+    if method is None:
+        return
+    for name, value in {**others, **{key: options[key] for key in _NOT_TAKEN}}.items():
+        if value:
+            raise UsageError(f"--method {method} takes no --{name.replace('_', '-')}")
+
+
+def method_name(options: Mapping[str, Any]) -> str:
+    """What a file's name says of the method, e.g. `TIERS_6BPW`."""
+    size = "" if options["bpw"] is None else f"_{options['bpw']:g}BPW".replace(".", "_")
+    return str(options["method"]).upper() + size
+
+
+def convert_by_method(
+    conversion: "Conversion", options: Mapping[str, Any], report: "Report"
+) -> "Plan":
+    """Write the file by the method asked for and return its plan."""
+    return _RECIPES[options["method"]](conversion, read_calibrating(options), options, report)
+
+
+def _tiers(
+    conversion: "Conversion",
+    calibrating: "Calibrating",
+    options: Mapping[str, Any],
+    report: "Report",
+) -> "Plan":
+    from csaq_export.methods.tiers import Tiers, TiersRequest, convert_tiers, read_tiers
+
+    tiers = Tiers() if options["tiers"] is None else read_tiers(options["tiers"])
+    request = TiersRequest(calibrating, tiers, options["bpw"], _work_dir(options))
+    return convert_tiers(conversion, request, report)
+
+
+def _work_dir(options: Mapping[str, Any]) -> Path | None:
+    found = options["work_dir"]
+    assert found is None or isinstance(found, Path)
+    return found
+
+
+_RECIPES = {"tiers": _tiers}
