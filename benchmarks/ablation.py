@@ -21,7 +21,8 @@ from benchmarks.quality import measure
 from csaq_export.budget.allocate import allocate
 from csaq_export.budget.curve import Curve
 from csaq_export.calibrated import CODEBOOKS_BELOW, SWEEPS, TUNING_STEPS, silent
-from csaq_export.guidance import Calibrating, Guidance, curves, guide
+from csaq_export.costs import curves
+from csaq_export.guidance import Calibrating, Guidance, guide
 from csaq_export.model import Model
 from csaq_export.pipeline import Conversion, convert, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_model

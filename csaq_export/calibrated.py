@@ -2,7 +2,7 @@
 
 guide          calibrate: statistics → sensitivities
 curves         what each type would cost each tensor
-allocate       types per tensor within the size
+closest        types per tensor within the size, the best of a few plans that are measured
 round_tensors  scale search, error feedback, descent → packed blocks in the work dir
 closer         measured against the stock preset of the size, the closer one stays
 refine         at the best effort: scales and norms tuned to the original's predictions
@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from csaq_export.budget.allocate import allocate, target_bytes, types_text
+from csaq_export.budget.allocate import target_bytes, types_text
 from csaq_export.budget.curve import Curve, fixed_curve
+from csaq_export.budget.swaps import Budget
 from csaq_export.budget.target import Target
 from csaq_export.coactivation import clique_keys
+from csaq_export.costs import curves, has_curves
 from csaq_export.device import find_device
 from csaq_export.estimate import Estimate, estimate_calibrated
 from csaq_export.estimate.calibrated import Job
@@ -27,9 +29,7 @@ from csaq_export.guidance import (
     PROBE_WINDOWS,
     Calibrating,
     Guidance,
-    curves,
     guide,
-    has_curves,
     n_held,
     open_within,
 )
@@ -40,7 +40,7 @@ from csaq_export.overrides import fixed_types, overridden
 from csaq_export.pipeline import Conversion, Progress, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.ranks import is_first, ranks_folder
-from csaq_export.rival import closer, rival_preset
+from csaq_export.rival import Candidate, closer, closest, rival_preset
 from csaq_export.rounded import Rounded, refine, round_tensors
 from csaq_export.source import download, open_model
 from csaq_export.type_choice import Shape, is_quantizable
@@ -53,6 +53,8 @@ from csaq_runtime.formats import GGMLType
 SWEEPS = {"fast": 0, "normal": 2, "best": 4}
 # Bits per weight of the file below which closeness is worth the codebook types' slowness.
 CODEBOOKS_BELOW = 4.0
+# Other plans of the size that are rounded and measured.
+SWAPS = {"fast": 0, "normal": 8, "best": 16}
 # Steps of tuning scales and norms, which hold two copies of the model and its gradients.
 TUNING_STEPS = {"fast": 0, "normal": 0, "best": 120}
 # Of the whole model in float32 at once: tuning has a teacher, a student, its blocks and their
@@ -93,13 +95,8 @@ def convert_calibrated(
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Plan:
     """Write the GGUF and return its plan; raises UsageError, ModelError or ResourceError."""
-    n_sweep = SWEEPS[request.effort]
-    with _guided(conversion, request, report) as (guidance, model, plan):
-        rounded = round_tensors(plan, guidance, n_sweep, report)
-        if request.target is not None and request.effort != "fast":
-            limit = target_bytes(model, request.target)
-            rival = rival_preset(model, limit, request.floor, conversion.overrides)
-            plan, rounded = closer(guidance, (plan, rounded), rival, n_sweep, report)
+    with _guided(conversion, request, report) as (guidance, model):
+        plan, rounded = _chosen(model, conversion, request, guidance, report)
         if not is_first():
             return plan
         final = refine(plan, guidance, rounded, TUNING_STEPS[request.effort], report)
@@ -114,7 +111,7 @@ def convert_calibrated(
 def plan_calibrated(conversion: Conversion, request: Request) -> Plan | None:
     """What `convert_calibrated` would write; None where that takes a calibration to know.
 
-    A work dir that has been through one for this text knows it.
+    A work dir that has been through one for this text knows it, but for swaps of equal size.
     """
     if request.target is None:
         with open_model(conversion.source, conversion.revision) as model:
@@ -122,8 +119,8 @@ def plan_calibrated(conversion: Conversion, request: Request) -> Plan | None:
             return overridden(model, preset, conversion.overrides)
     if request.work_dir is None or not has_curves(WorkDir(request.work_dir)):
         return None
-    with _guided(conversion, request, silent) as (_, _, plan):
-        return _told(plan, request)
+    with _guided(conversion, request, silent) as (guidance, model):
+        return _told(_budget(model, conversion, request, guidance, silent).plan(), request)
 
 
 def _told(plan: Plan, request: Request) -> Plan:
@@ -152,6 +149,7 @@ def estimate_conversion(conversion: Conversion, request: Request) -> Estimate:
         out_bytes=n_byte,
         sized=target is not None,
         compared=target is not None and request.effort != "fast",
+        n_swap=SWAPS[request.effort],
         n_sweep=SWEEPS[request.effort],
         n_step=TUNING_STEPS[request.effort],
         max_memory=wanted.max_memory,
@@ -162,14 +160,13 @@ def estimate_conversion(conversion: Conversion, request: Request) -> Estimate:
 @contextmanager
 def _guided(
     conversion: Conversion, request: Request, report: Report
-) -> Iterator[tuple[Guidance, Model, Plan]]:
-    """The calibrated model and its plan; weights can be read inside the context."""
+) -> Iterator[tuple[Guidance, Model]]:
+    """The calibrated model; weights can be read inside the context."""
     folder = local_folder(conversion)
     check_place(conversion.out, 0, conversion.force)
     with open_model(conversion.source, conversion.revision) as model, _work(request) as work:
         check_calibrating(model, MODEL_COPIES[request.effort])
-        guidance = guide(folder, request.calibrating, work, report)
-        yield guidance, model, _plan(model, conversion, request, guidance, report)
+        yield guide(folder, request.calibrating, work, report), model
 
 
 def local_folder(conversion: Conversion) -> Path:
@@ -189,19 +186,34 @@ def _work(request: Request) -> Iterator[WorkDir]:
         yield WorkDir(folder)
 
 
-def _plan(
-    model: Model,
-    conversion: Conversion,
-    request: Request,
-    guidance: Guidance,
-    report: Report,
-) -> Plan:
-    keys = _metadata(request, guidance)
+def _chosen(
+    model: Model, conversion: Conversion, request: Request, guidance: Guidance, report: Report
+) -> Candidate:
+    """The types of every tensor and the rounded matrices."""
+    n_sweep, n_swap = SWEEPS[request.effort], SWAPS[request.effort]
     if request.target is None:
-        preset = plan_model(model, conversion.type, importance=True)
-        plan = overridden(model, preset, conversion.overrides)
-        matrices = {t.name: t.type for t in plan.tensors if t.name in guidance.sensitivities}
-        return plan.with_metadata(keys | {"csaq.plan": types_text(matrices)})
+        plan = _preset(model, conversion, request, guidance)
+        return plan, round_tensors(plan, guidance, n_sweep, report)
+    budget = _budget(model, conversion, request, guidance, report)
+    if n_swap == 0:
+        plan = budget.plan()
+        return plan, round_tensors(plan, guidance, n_sweep, report)
+    ours = closest(guidance, budget, n_swap, n_sweep, report)
+    rival = rival_preset(model, budget.limit, request.floor, conversion.overrides)
+    return closer(guidance, ours, rival, n_sweep, report)
+
+
+def _preset(model: Model, conversion: Conversion, request: Request, guidance: Guidance) -> Plan:
+    preset = plan_model(model, conversion.type, importance=True)
+    plan = overridden(model, preset, conversion.overrides)
+    matrices = {t.name: t.type for t in plan.tensors if t.name in guidance.sensitivities}
+    return plan.with_metadata(_metadata(request, guidance) | {"csaq.plan": types_text(matrices)})
+
+
+def _budget(
+    model: Model, conversion: Conversion, request: Request, guidance: Guidance, report: Report
+) -> Budget:
+    assert request.target is not None
     found = curves(guidance, report)
     fixed = fixed_types(plan_model(model, "F16").tensors, conversion.overrides)
     limit = target_bytes(model, request.target)
@@ -213,7 +225,7 @@ def _plan(
         for weight in model.weights
         if is_quantizable(Shape(weight.name, weight.shape))
     }
-    return allocate(model, allowed, limit, keys)
+    return Budget(model, allowed, limit, _metadata(request, guidance))
 
 
 def _allowed(curve: Curve, request: Request, small: bool) -> Curve:

@@ -1,20 +1,15 @@
-"""Calibration text + model → sensitivities and cost curves, kept in a work dir.
+"""Calibration text + model → sensitivities, kept in a work dir.
 
 The expensive part of a calibrated conversion; a change of budget starts after it.
 """
 
 import hashlib
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from csaq_export.budget.curve import LADDER, Curve, ladder, measure_curve
-from csaq_export.budget.solver import Option
-from csaq_export.budget.walk import copies_at_once, divergences
 from csaq_export.calibration import Calibration, read_calibration
 from csaq_export.device import find_device
 from csaq_export.footprint import (
@@ -27,26 +22,20 @@ from csaq_export.footprint import (
 )
 from csaq_export.layered_model import LayeredModel, open_layered
 from csaq_export.own_text import write_calibration
-from csaq_export.parallel import in_parallel
-from csaq_export.quantize.guided import encode_guided
-from csaq_export.quantize.packed import Packed
-from csaq_export.ranks import from_all_ranks, from_first, is_first, own_share
 from csaq_export.sensitivity import Sensitivity, sensitivities
 from csaq_export.statistics import Collection, collect, collect_until_stable, windows_of
 from csaq_export.torch_model import load_tokenizer, load_torch_model
 from csaq_export.workdir import Fingerprint, WorkDir
 from csaq_runtime.errors import UsageError
-from csaq_runtime.formats import GGMLType
 
 Report = Callable[[str, int, int], None]
 # Windows kept back from calibration to measure divergence on.
 HELD_SHARE = 8
 # Windows per batch follow from this: enough for full speed, little beside a model's weights.
 TOKENS_AT_ONCE = 2048
-# Windows on which each tensor is measured: a forward pass per tensor is the cost.
+# Windows on which changed models are measured.
 PROBE_WINDOWS = 6
 _SAMPLE_BYTES = 1 << 20
-CURVES = "curves"
 
 
 @dataclass(frozen=True)
@@ -146,11 +135,6 @@ def n_held(n_window: int) -> int:
     return max(1, n_window // HELD_SHARE)
 
 
-def has_curves(work: WorkDir) -> bool:
-    """Whether a run of some text has got as far as the cost curves."""
-    return work.path(CURVES).exists()
-
-
 def _windows(
     folder: Path,
     wanted: Calibrating,
@@ -179,93 +163,3 @@ def model_digest(folder: Path) -> str:
             file.seek(max(0, size - _SAMPLE_BYTES))
             digest.update(file.read())
     return digest.hexdigest()
-
-
-def curves(guidance: Guidance, report: Report) -> dict[str, Curve]:
-    """The Curve of every matrix: predicted from curvature, scaled by one measurement each."""
-    names = list(guidance.sensitivities)
-    fingerprint = {**guidance.fingerprint, "types": ",".join(t.name for t in LADDER)}
-    if from_first(not guidance.work.has(CURVES, fingerprint)):
-        predicted = _predicted(guidance, own_share(names), report)
-        measured = measured_factors(guidance, predicted, report)
-        factors = _bounded({n: f for share in from_all_ranks(measured) for n, f in share.items()})
-        own = {n: _as_tensor(curve.scaled(factors[n])) for n, curve in predicted.items()}
-        stored = {n: rows for share in from_all_ranks(own) for n, rows in share.items()}
-        if is_first():
-            guidance.work.save(CURVES, fingerprint, stored)
-    else:
-        stored = guidance.work.load(CURVES, fingerprint) or {}
-    return {name: _from_tensor(name, stored[name]) for name in names}
-
-
-def _predicted(guidance: Guidance, names: Sequence[str], report: Report) -> dict[str, Curve]:
-    done = itertools.count(1)
-
-    def predict(name: str) -> Curve:
-        curve = _curve(guidance, name)
-        report("measuring types", next(done), len(names))
-        return curve
-
-    return dict(
-        zip(names, in_parallel(predict, names, guidance.device, guidance.n_worker), strict=True)
-    )
-
-
-def _curve(guidance: Guidance, name: str) -> Curve:
-    weight = guidance.model.read(name).to(guidance.device)
-    sensitivity = guidance.sensitivities[name].to(guidance.device)
-    return measure_curve(name, weight, sensitivity, ladder(weight.shape[1]))
-
-
-def measured_factors(
-    guidance: Guidance, predicted: dict[str, Curve], report: Report
-) -> dict[str, float]:
-    """Measured over predicted divergence when one tensor alone is stored as a small type.
-
-    Curvature knows a layer's outputs but not how errors at different tokens and layers
-    meet; one measurement per tensor tells.
-    """
-    model, tokens = guidance.model, guidance.held.tokens[:PROBE_WINDOWS]
-    names, step, factors = list(predicted), copies_at_once(guidance.model, tokens), {}
-    for start in range(0, len(names), step):
-        report("measuring tensors", start, len(names))
-        group = names[start : start + step]
-
-        def rounded(name: str) -> tuple[Packed, float]:
-            return _rounded_small(guidance, name, predicted[name])
-
-        made = in_parallel(rounded, group, guidance.device, guidance.n_worker)
-        changes = [{n: packed.weight} for n, (packed, _) in zip(group, made, strict=True)]
-        found = divergences(model, tokens, changes, guidance.device)
-        for name, (_, expected), divergence in zip(group, made, found, strict=True):
-            factors[name] = max(divergence, 0.0) / expected
-    return factors
-
-
-def _rounded_small(guidance: Guidance, name: str, curve: Curve) -> tuple[Packed, float]:
-    """A matrix as a small type, and the divergence that curvature expects of it."""
-    original = guidance.model.read(name).to(guidance.device)
-    sensitivity = guidance.sensitivities[name].to(guidance.device)
-    small = GGMLType.Q2_K if GGMLType.Q2_K in curve.types else curve.types[0]
-    packed = Packed(small, encode_guided(original, small, sensitivity, n_sweep=0))
-    return packed, max(sensitivity.loss(packed.weight() - original), 1e-30)
-
-
-def _bounded(factors: dict[str, float]) -> dict[str, float]:
-    """Keep noise of tiny divergences out: at most 4 times the median either way."""
-    middle = sorted(factors.values())[len(factors) // 2]
-    return {name: min(max(f, middle / 4), middle * 4) for name, f in factors.items()}
-
-
-def _as_tensor(curve: Curve) -> Tensor:
-    rows = [
-        (int(t), option.n_bytes, option.cost)
-        for t, option in zip(curve.types, curve.options, strict=True)
-    ]
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-def _from_tensor(name: str, rows: Tensor) -> Curve:
-    values = rows.tolist()
-    types = tuple(GGMLType(int(row[0])) for row in values)
-    return Curve(name, types, tuple(Option(int(row[1]), row[2]) for row in values))

@@ -4,6 +4,7 @@ The divergence comes from actually rounding a sample of rows to every type and w
 the error with the tensor's curvature.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,26 @@ class Curve:
         """The same with all costs multiplied."""
         options = tuple(Option(option.n_bytes, option.cost * factor) for option in self.options)
         return Curve(self.name, self.types, options)
+
+    def cost(self, chosen: GGMLType) -> float | None:
+        """What the type costs; None where it is not among the choices."""
+        return self.options[self.types.index(chosen)].cost if chosen in self.types else None
+
+    def bent(self, low: GGMLType, high: GGMLType, factor: float) -> "Curve":
+        """The same with costs times `factor` at `high` and beyond, 1 at `low`, powers between.
+
+        Unchanged where the cost does not fall from `low` to `high`.
+        """
+        first, last = self.cost(low), self.cost(high)
+        if first is None or last is None or not 0 < last < first or factor <= 0:
+            return self
+        span = math.log(first / last)
+
+        def bend(option: Option) -> Option:
+            way = 1.0 if option.cost <= last else max(0.0, math.log(first / option.cost) / span)
+            return Option(option.n_bytes, option.cost * factor**way)
+
+        return Curve(self.name, self.types, tuple(map(bend, self.options)))
 
     def without_codebooks(self) -> "Curve":
         """The same without the codebook types, if others remain."""

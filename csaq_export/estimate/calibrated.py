@@ -7,6 +7,7 @@ import torch
 
 from csaq_export.budget.curve import MAX_SAMPLED_ROWS, ladder
 from csaq_export.budget.walk import WALK_BYTES
+from csaq_export.costs import DEAREST_SHARE
 from csaq_export.device import compute_dtype
 from csaq_export.estimate.encoders import Encoders
 from csaq_export.estimate.layers import LayerTrial, try_layer
@@ -25,6 +26,9 @@ from csaq_export.footprint import (
 from csaq_export.layered_model import LayeredModel
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
+# Swaps that together round as many matrices anew as the model has.
+SWAPS_PER_ROUNDING = 4
+
 
 @dataclass(frozen=True)
 class Job:
@@ -32,7 +36,7 @@ class Job:
 
     `n_window` windows of `seq_len` tokens are observed `n_batch` at a time and `n_probe` of
     those kept back measured; `bpw` of the matrices; `sized`: types are chosen for a size,
-    `compared` with a preset; `n_sweep`, `n_step`: effort.
+    `compared` with a preset and `n_swap` plans of that size; `n_sweep`, `n_step`: effort.
     """
 
     n_window: int
@@ -45,6 +49,7 @@ class Job:
     compared: bool
     n_sweep: int
     n_step: int
+    n_swap: int = 0
     max_memory: int | None = None
 
 
@@ -148,7 +153,8 @@ def _tensors(setting: _Setting) -> Stage:
         setting.encoders.guided(nearest_type(n_col, LAYOUTS[GGMLType.Q2_K].bpw), n_row, n_col, 0)
         for n_row, n_col in shapes.matrices
     )
-    seconds = forward / setting.n_core + small / setting.n_worker
+    share = 1 + 1 / DEAREST_SHARE
+    seconds = share * (forward / setting.n_core + small / setting.n_worker)
     logits = 4 * LOGIT_COPIES * job.seq_len * shapes.embedding[0]
     memory = max(_workers_bytes(setting, setting.n_worker), PROCESS_BYTES[setting.device.type]
                  + logits + 8 * prod(shapes.embedding)) + WALK_BYTES  # fmt: skip
@@ -163,12 +169,13 @@ def _round(setting: _Setting, name: str, n: int) -> Stage:
 
 
 def _compare(setting: _Setting) -> Stage:
-    """The preset's matrices are rounded too, and both copies run."""
+    """The preset's matrices are rounded too, and some for every swap; all copies run."""
     job, trial = setting.job, setting.trial
-    n_token = 2 * job.n_probe * job.seq_len
+    n_token = (2 + job.n_swap) * job.n_probe * job.seq_len
     forward = n_token * 2 * (setting.shapes.n_layer * trial.forward + trial.predict)
-    rounded = _round(setting, "compare", 2)
-    return Stage("compare", rounded.seconds + forward / setting.n_core, rounded.memory,
+    rounded = _round(setting, "compare", 2 + job.n_swap // SWAPS_PER_ROUNDING)
+    seconds = rounded.seconds * (1 + job.n_swap / SWAPS_PER_ROUNDING)
+    return Stage("compare", seconds + forward / setting.n_core, rounded.memory,
                  rounded.disk)  # fmt: skip
 
 

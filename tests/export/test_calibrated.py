@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from csaq_export import guidance
+from csaq_export import costs, guidance
 from csaq_export.budget.allocate import allocate
 from csaq_export.budget.probe import make_probe
 from csaq_export.budget.target import Target
@@ -109,7 +109,7 @@ def test_another_budget_recollects_nothing(folder, work, tmp_path, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(guidance, "measure_curve", refuse)
+    monkeypatch.setattr(costs, "measure_curve", refuse)
     monkeypatch.setattr(sys.modules["csaq_export.statistics.collect"], "observe", refuse)
     plan_calibrated(conversion(folder, tmp_path / "x"), request(folder, work, Target(bpw=8.0)))
 
@@ -173,7 +173,7 @@ def test_a_preset_that_is_closer_replaces_ours_and_says_so(folder, work, tmp_pat
     def wasteful(model, curves, limit, metadata):
         return allocate(model, curves, int(0.75 * limit), metadata)
 
-    monkeypatch.setattr("csaq_export.calibrated.allocate", wasteful)
+    monkeypatch.setattr("csaq_export.budget.swaps.allocate", wasteful)
     out = tmp_path / "out.gguf"
     wanted = request(folder, work, Target(like="Q8_0"))
     plan = convert_calibrated(conversion(folder, out), wanted)
