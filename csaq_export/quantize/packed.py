@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from csaq_export.quantize.decode import decode
-from csaq_runtime.formats import GGMLType
+from csaq_runtime.formats import LAYOUTS, GGMLType
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,9 @@ class Packed:
     def weight(self) -> Tensor:
         """The weights as every reader of the file will see them, float32 [n_row, n_col]."""
         return decode(self.data, self.type)
+
+    @property
+    def n_col(self) -> int:
+        """Weights per row."""
+        layout = LAYOUTS[self.type]
+        return int(self.data.shape[1]) // layout.type_size * layout.block_size
