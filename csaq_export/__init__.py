@@ -11,18 +11,28 @@ from typing import TYPE_CHECKING, Any
 from csaq_export.hf.registration import register_with_transformers
 
 if TYPE_CHECKING:
+    from csaq_export.hf.calibration_data import build_calibration_data
     from csaq_export.hf.config import CSAQConfig
     from csaq_export.hf.linear import CSAQLinear
+    from csaq_export.hf.profiler import CausalProfiler
     from csaq_export.hf.quantized_weight import QuantizedWeight
 
 # Name → module that defines it.
 _PLACES = {
+    "CausalProfiler": "csaq_export.hf.profiler",
     "CSAQConfig": "csaq_export.hf.config",
     "CSAQLinear": "csaq_export.hf.linear",
     "QuantizedWeight": "csaq_export.hf.quantized_weight",
+    "build_calibration_data": "csaq_export.hf.calibration_data",
 }
 
-__all__ = ["CSAQConfig", "CSAQLinear", "QuantizedWeight"]
+__all__ = [
+    "CSAQConfig",
+    "CSAQLinear",
+    "CausalProfiler",
+    "QuantizedWeight",
+    "build_calibration_data",
+]
 
 register_with_transformers()
 

@@ -17,6 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from csaq_runtime.errors import UsageError
 
+# A text, or a chat as a list of messages.
+Document = str | list[dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -55,18 +58,35 @@ def read_calibration(
     """
     path = Path(source)
     documents = _file_documents(path) if path.is_file() else _dataset_documents(source)
+    return draw_calibration(documents, path.name, tokenizer, n_sample, seq_len, seed)
+
+
+def draw_calibration(
+    documents: Iterator[Document],
+    dataset: str,
+    tokenizer: PreTrainedTokenizerBase,
+    n_sample: int,
+    seq_len: int,
+    seed: int,
+) -> Calibration:
+    """As `read_calibration`, from `documents` (texts or chats), which are called `dataset`."""
     stream = _token_stream(documents, tokenizer, n_sample * seq_len)
     n_window = len(stream) // seq_len
     if n_window == 0:
-        raise UsageError(f"{source}: only {len(stream)} tokens, one window needs {seq_len}")
+        raise UsageError(f"{dataset}: only {len(stream)} tokens, one window needs {seq_len}")
     windows = torch.tensor(stream[: n_window * seq_len]).view(n_window, seq_len)
     order = torch.randperm(n_window, generator=torch.Generator().manual_seed(seed))
     tokens = windows[order[:n_sample]]
     if tokenizer.bos_token_id is not None:
         # Models attend to whatever comes first; in use that is the beginning-of-text token.
         tokens[:, 0] = tokenizer.bos_token_id
-    digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
-    return Calibration(tokens, path.name, digest, seed)
+    return calibration_of(tokens, dataset, seed)
+
+
+def calibration_of(tokens: Tensor, dataset: str, seed: int) -> Calibration:
+    """The Calibration of windows that are there already, int64 [n_sample, seq_len]."""
+    digest = hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest()
+    return Calibration(tokens, dataset, digest, seed)
 
 
 # A pool a few times larger than needed keeps the draw spread over the text.
@@ -74,7 +94,7 @@ _POOL = 8
 
 
 def _token_stream(
-    documents: Iterator[str | list[dict[str, Any]]],
+    documents: Iterator[Document],
     tokenizer: PreTrainedTokenizerBase,
     n_token: int,
 ) -> list[int]:
@@ -113,7 +133,7 @@ def _chat_text(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBas
 _PIECE_CHARS = 1 << 16
 
 
-def _file_documents(path: Path) -> Iterator[str | list[dict[str, Any]]]:
+def _file_documents(path: Path) -> Iterator[Document]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -149,7 +169,7 @@ def _record_document(record: dict[str, Any], where: str) -> str | list[dict[str,
     return "\n".join(strings)
 
 
-def _dataset_documents(source: str) -> Iterator[str | list[dict[str, Any]]]:
+def _dataset_documents(source: str) -> Iterator[Document]:
     """Records of a dataset `name[:config[:split]]`, streamed; the split defaults to train."""
     name, config, split = (*source.split(":"), "", "")[:3]
     if "/" not in name and not Path(name).is_dir():

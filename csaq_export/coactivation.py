@@ -10,37 +10,51 @@ from torch import Tensor, nn
 from csaq_export.cliques import Cliques, cliques_by_count, find_cliques
 from csaq_export.guidance import Guidance
 from csaq_export.metadata import Metadata, array
+from csaq_export.statistics.decoder import Decoder
 
 # csaq-quant's share of a token's outputs that counts as firing.
 FIRING_SHARE = 0.1
 
 
-@torch.no_grad()
 def held_coactivation(guidance: Guidance) -> dict[str, Tensor]:
     """Coactivation counts float32 [n_row, n_row] of every layer's matrices on the held windows."""
-    counts: dict[str, Tensor] = {}
     sources = {slot.source: name for name, slot in guidance.model.slots.items()}
-    windows, device = guidance.held.tokens.split(1), guidance.device  # type: ignore[no-untyped-call]
-    decoder = guidance.model.decoder(guidance.held.tokens.shape[1], device)
+    decoder = guidance.model.decoder(guidance.held.tokens.shape[1], guidance.device)
+    found = layer_coactivation(decoder, guidance.held.tokens, guidance.device, FIRING_SHARE)
+    return {
+        sources[f"model.layers.{index}.{path}.weight"]: counts
+        for index, layer in enumerate(found)
+        for path, counts in layer.items()
+    }
+
+
+@torch.no_grad()
+def layer_coactivation(
+    decoder: Decoder, tokens: Tensor, device: torch.device, share: float
+) -> Iterator[dict[str, Tensor]]:
+    """Counts float32 [n_row, n_row] by linear module of one layer after the other.
+
+    `tokens` int64 [n, seq_len]. A row fires where it is among the `share` largest outputs.
+    """
     with decoder.placed(decoder.embedding, device):
-        states = [decoder.embedding(window.to(device)) for window in windows]
+        states = [decoder.embedding(window.to(device)) for window in tokens.split(1)]  # type: ignore[no-untyped-call]
     for index, layer in enumerate(decoder.layers):
-        names: dict[nn.Module, str] = {
-            module: sources[f"model.layers.{index}.{path}.weight"]
-            for path, module in layer.named_modules()
-            if isinstance(module, nn.Linear)
-        }
-        with decoder.placed(layer, device), _counting(names, counts):
+        linears = {m: path for path, m in layer.named_modules() if isinstance(m, nn.Linear)}
+        counts: dict[str, Tensor] = {}
+        with decoder.placed(layer, device), _counting(linears, counts, share):
             states = [decoder.run_layer(index, state) for state in states]
-    return counts
+        yield counts
 
 
 @contextmanager
-def _counting(names: Mapping[nn.Module, str], counts: dict[str, Tensor]) -> Iterator[None]:
+def _counting(
+    names: Mapping[nn.Linear, str], counts: dict[str, Tensor], share: float
+) -> Iterator[None]:
     """Inside the context every pass of the modules adds to the `counts` of their names."""
 
     def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        fires = _fires(output.float().flatten(0, -2))
+        assert isinstance(module, nn.Linear)
+        fires = _fires(output.float().flatten(0, -2), share)
         counts[names[module]] = counts.get(names[module], 0) + (fires.T @ fires).cpu()
 
     hooks = [module.register_forward_hook(count) for module in names]
@@ -51,8 +65,8 @@ def _counting(names: Mapping[nn.Module, str], counts: dict[str, Tensor]) -> Iter
             hook.remove()
 
 
-def _fires(outputs: Tensor) -> Tensor:
-    n_top = max(1, round(FIRING_SHARE * outputs.shape[1]))
+def _fires(outputs: Tensor, share: float) -> Tensor:
+    n_top = min(outputs.shape[1], max(1, round(share * outputs.shape[1])))
     return torch.zeros_like(outputs).scatter_(1, outputs.abs().topk(n_top, 1).indices, 1.0)
 
 

@@ -122,9 +122,13 @@ def linear_places(model: LayeredModel, statistics: Statistics) -> dict[str, tupl
 
 
 def _term(model: LayeredModel, name: str, linear: LinearStatistics) -> Term:
-    rows = model.to_gguf(name, linear.row_curvature)
-    mean = math.fsum(rows.tolist()) / len(rows)
-    weight = rows / max(mean, torch.finfo(torch.float32).tiny)
+    return term_of(linear, model.to_gguf(name, linear.row_curvature))
+
+
+def term_of(linear: LinearStatistics, row_curvature: Tensor) -> Term:
+    """The Term of one layer's statistics; `row_curvature` is theirs in the order of the rows."""
+    mean = math.fsum(row_curvature.tolist()) / len(row_curvature)
+    weight = row_curvature / max(mean, torch.finfo(torch.float32).tiny)
     n_token = float(linear.n_token)
     return Term(shrunk(linear.curvature.mean(0), n_token) / n_token, weight)
 
