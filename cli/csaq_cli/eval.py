@@ -21,13 +21,20 @@ EPILOG = """\b
 Examples:
   csaq eval my-Q4_K_M.gguf --text wiki.test.raw --baseline my-F16.gguf
   csaq eval *.gguf --text wiki.test.raw --baseline my-F16.gguf --chunks 20 --json
+  csaq eval *.gguf --task mmlu/val                    multiple choice; GSM8K and Spider too
 """
+ANY: "click.Path" = click.Path(path_type=Path, exists=True)
 READABLE: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(epilog=EPILOG)
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE…")
-@click.option("--text", type=READABLE, required=True, help="UTF-8 text to predict.")
+@click.option("--text", type=READABLE, help="UTF-8 text to predict.")
+@click.option("--task", type=ANY, help="Questions to answer: MMLU, GSM8K or Spider as published.")
+@click.option(
+    "--shots", type=click.IntRange(0), default=0, help="Of the task, shown answered first."
+)
+@click.option("--questions", type=click.IntRange(0), default=0, help="Questions asked; 0: all.")
 @click.option("--baseline", type=READABLE, help="The original as a 16- or 32-bit GGUF.")
 @click.option("-c", "--ctx", type=click.IntRange(4), default=512, show_default=True, help="Window.")
 @click.option("--chunks", type=click.IntRange(0), default=0, help="Windows; 0 takes all.")
@@ -36,7 +43,10 @@ READABLE: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def eval(
     files: tuple[Path, ...],
-    text: Path,
+    text: Path | None,
+    task: Path | None,
+    shots: int,
+    questions: int,
     baseline: Path | None,
     ctx: int,
     chunks: int,
@@ -44,14 +54,23 @@ def eval(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure how well each FILE predicts a text, as llama-perplexity does.
+    """Measure how well each FILE predicts a text, as llama-perplexity does, or answers questions.
 
-    With --baseline also how far its predictions are from that file's.
+    With --baseline also how far its predictions of the text are from that file's.
     """
+    if (text is None) == (task is None):
+        raise UsageError("give one of --text and --task")
     from csaq_runtime.engine import Engine
     from csaq_runtime.evaluate import evaluate, text_windows
 
     paths = [find_gguf(path) for path in files]
+    if task is not None:
+        from csaq_cli.eval_task import print_scores
+
+        asked = (task, shots, questions)
+        print_scores(paths, asked, (ctx, threads), as_json, _progress_line(quiet, "question"))
+        return
+    assert text is not None
     with ExitStack() as stack:
         engines = [
             stack.enter_context(Engine.open(path, n_ctx=ctx, n_threads=threads))
@@ -73,13 +92,13 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start})") from error
 
 
-def _progress_line(quiet: bool) -> Callable[[int, int], None]:
-    """Windows done, on a terminal's standard error."""
+def _progress_line(quiet: bool, unit: str = "window") -> Callable[[int, int], None]:
+    """What is done, on a terminal's standard error."""
     if quiet or not sys.stderr.isatty():
         return lambda done, total: None
 
     def show(done: int, total: int) -> None:
-        text = f"window {done} of {total}" if done < total else ""
+        text = f"{unit} {done} of {total}" if done < total else ""
         print(f"{CLEAR_LINE}{text}", end="", file=sys.stderr, flush=True)
 
     return show

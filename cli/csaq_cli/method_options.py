@@ -16,15 +16,26 @@ if TYPE_CHECKING:
     from csaq_export.plan import Plan
 
 Command = TypeVar("Command", bound=Callable[..., None])
-METHODS = ("tiers",)
+METHODS = ("tiers", "tacq")
 
 _OPTIONS = (
     click.option("--method", type=click.Choice(METHODS),
                  help="A published method instead of types per matrix."),
     click.option("--tiers", metavar="SHARES",
                  help="Method tiers: shares of weights by bits, e.g. 16:0.05,8:0.20,4:rest."),
+    click.option("--task", type=click.Path(path_type=Path, exists=True),
+                 help="Method tacq: questions to stay good at (MMLU, GSM8K, Spider), or a text."),
+    click.option("--base-bits", type=click.IntRange(2, 3),
+                 help="Method tacq: bits of all other weights; default 3."),
+    click.option("--outlier-ratio", type=click.FloatRange(0, 1),
+                 help="Method tacq: share of weights at 16 bits; default 0.0035."),
 )  # fmt: skip
-_OWNERS = {"tiers": "tiers"}
+_OWNERS = {
+    "tiers": "tiers",
+    "task": "tacq",
+    "base_bits": "tacq",
+    "outlier_ratio": "tacq",
+}
 _NOT_TAKEN = ("size", "like", "stable", "tensor_type", "cliques")
 
 
@@ -39,7 +50,7 @@ def check_method(options: Mapping[str, Any], others: Mapping[str, object]) -> No
     """UsageError for an option of another method, and for `others` that no method takes."""
     method = options["method"]
     for name, owner in _OWNERS.items():
-        if options[name] and method != owner:
+        if options[name] is not None and method != owner:
             raise UsageError(f"--{name.replace('_', '-')} belongs to --method {owner}")
     if method is None:
         return
@@ -80,4 +91,26 @@ def _work_dir(options: Mapping[str, Any]) -> Path | None:
     return found
 
 
-_RECIPES = {"tiers": _tiers}
+def _tacq(
+    conversion: "Conversion",
+    calibrating: "Calibrating",
+    options: Mapping[str, Any],
+    report: "Report",
+) -> "Plan":
+    from csaq_export.methods.tacq import TacqRequest, convert_tacq
+
+    if options["task"] is None:
+        raise UsageError("--method tacq needs a --task to stay good at")
+    if options["bpw"] is not None:
+        raise UsageError("--method tacq takes --base-bits and --outlier-ratio, no --bpw")
+    given = {key: options[key] for key in ("base_bits", "outlier_ratio")}
+    request = TacqRequest(
+        calibrating,
+        options["task"],
+        work_dir=_work_dir(options),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    return convert_tacq(conversion, request, report)
+
+
+_RECIPES = {"tiers": _tiers, "tacq": _tacq}

@@ -51,15 +51,17 @@ class Session:
         wanted = {name: base if name.startswith("blk.") else OUTSIDE for name in self.matrices()}
         return {name: fitting(t, columns[name]) for name, t in wanted.items()}
 
-    def gradients(self, labels: Tensor | None) -> Gradients:
-        """Gradients of single weights on the calibration windows."""
+    def gradients(
+        self, windows: Calibration | None = None, labels: Tensor | None = None
+    ) -> Gradients:
+        """Gradients of single weights on `windows` (the calibration's if none are given)."""
         guidance = self.guidance
-        windows = guidance.calibration
+        windows = windows or guidance.calibration
         batch_size = max(1, min(4, len(windows.tokens)))
         settings = Collection(batch_size, guidance.device, 0.0, {})
         decoder = guidance.model.decoder(windows.tokens.shape[1], guidance.device)
         work = WorkDir(guidance.work.folder / "elements")
-        fingerprint = {**guidance.fingerprint, "element batch": str(batch_size)}
+        fingerprint = {**guidance.fingerprint, **_of(windows), "elements": str(batch_size)}
         run = Run(decoder, windows, work, fingerprint, settings)
         return collect_gradients(run, guidance.model, labels, self.report)
 
@@ -76,6 +78,10 @@ class Session:
             "csaq.calibration.n_sample": u32(n_sample),
             "csaq.calibration.seq_len": u32(seq_len),
         }
+
+
+def _of(windows: Calibration) -> dict[str, str]:
+    return {f"element {key}": value for key, value in windows.fingerprint.items()}
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def convert_tiers(conversion: Conversion, request: TiersRequest, report: Report)
 
 
 def _salience(session: Session) -> Scores:
-    gradients = session.gradients(labels=None)
+    gradients = session.gradients()
     scores = {name: partial(gradients.salience, name) for name in session.linears()}
     return held(scores, _n_weight(session))
 

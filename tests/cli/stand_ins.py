@@ -22,6 +22,8 @@ cp "$1" "$2"
 MODELS = ("./my-model", "Qwen/Qwen3-0.6B")
 TEXTS = ("my.txt", "wiki.test.raw", "question.txt", "notes.txt")
 FOLDERS = ("models/",)
+# A task's questions: a letter of four choices.
+TASKS = ("questions.csv",)
 GGUFS = (
     "model.gguf", "old.gguf", "new.gguf", "Qwen3-0.6B-Q4_K_M.gguf",
     "my-F16.gguf", "my-BF16.gguf", "my-Q8_0.gguf", "my-Q4_K_M.gguf",
@@ -54,13 +56,15 @@ class StandIns:
             self._make(name, path)
 
     def _known(self, name: str) -> bool:
-        return name in (*MODELS, *TEXTS, *FOLDERS, *GGUFS, *PROGRAMS)
+        return name in (*MODELS, *TEXTS, *TASKS, *FOLDERS, *GGUFS, *PROGRAMS)
 
     def _make(self, name: str, path: Path) -> None:
         if name in MODELS:
             shutil.copytree(self.model, path)
         elif name in TEXTS:
             path.write_text(" ".join(TEXT) if name != "question.txt" else "Where is the dog?\n")
+        elif name in TASKS:
+            path.write_text("Is it big?,yes,no,red,cat,B\n" * 40)
         elif name in FOLDERS:
             path.mkdir()
             self._make("model.gguf", path / "model.gguf")

@@ -129,7 +129,7 @@ def added(words: Sequence[str], stand_ins: StandIns) -> list[str]:
     """Options that make the command short enough for a test."""
     name = words[1] if words[0] == "csaq" else ""
     options = [*SHORTER.get(name, ())]
-    if name == "convert" and {"--calib", "--bpw", "--like", "--size"} & {*words}:
+    if name == "convert" and {"--calib", "--bpw", "--like", "--size", "--method"} & {*words}:
         options += [*CALIBRATION, *EFFORT]
     if "--calib" in words:
         # One calibration for all: the work folder's stages know model, text and options.

@@ -6,7 +6,10 @@ from csaq_cli.method_options import check_method, method_name
 from csaq_runtime.errors import UsageError
 
 NOTHING = dict.fromkeys(
-    ("method", "tiers", "bpw", "size", "like", "stable", "tensor_type", "cliques")
+    (
+        *("method", "tiers", "task", "base_bits", "outlier_ratio"),
+        *("bpw", "size", "like", "stable", "tensor_type", "cliques"),
+    )
 )
 
 
@@ -14,6 +17,7 @@ NOTHING = dict.fromkeys(
     ("options", "message"),
     [
         ({"tiers": "16:0,8:0,4:rest"}, "--tiers belongs to --method tiers"),
+        ({"method": "tiers", "base_bits": 2}, "--base-bits belongs to --method tacq"),
         ({"method": "tiers", "like": "Q4_K_M"}, "--method tiers takes no --like"),
         ({"method": "tiers", "tensor_type": ("a=Q8_0",)}, "takes no --tensor-type"),
     ],

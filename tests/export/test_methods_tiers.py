@@ -40,7 +40,7 @@ def convert(folder, work, out, tiers, bpw=None):
     return convert_tiers(Conversion(str(folder), out, "", force=True), wanted, lambda *_: None)
 
 
-def linear_weights(folder):
+def linear_weights():
     with_layers = build_model("llama", **SHAPE).model.layers
     return sum(p.numel() for p in with_layers.parameters() if p.ndim == 2)
 
@@ -48,7 +48,7 @@ def linear_weights(folder):
 def test_shares_of_weights_are_those_asked_for(folder, work, tmp_path):
     out = tmp_path / "out.gguf"
     plan = convert(folder, work, out, Tiers(0.05, 0.20, 4))
-    total = linear_weights(folder)
+    total = linear_weights()
     assert n_kept(out, "outlier") == pytest.approx(0.05 * total, abs=2)
     assert n_kept(out, "outlier8") == pytest.approx(0.20 * total, abs=4)
     assert plan.bpw == 8 * out.stat().st_size / plan.n_weight
@@ -69,9 +69,14 @@ def test_upper_tiers_bring_the_weights_closer_to_the_original(folder, work, tmp_
     assert errors[2] < 0.01
 
 
-@pytest.mark.parametrize("bpw", [7.0, 8.0])
-def test_a_size_is_met_exactly(folder, work, tmp_path, bpw):
-    out = tmp_path / "out.gguf"
+def test_the_same_inputs_give_the_same_bytes(folder, work, tmp_path):
+    for name, place in (("a", work), ("b", tmp_path / "work")):
+        convert(folder, place, tmp_path / name, Tiers(0.01, 0.05, 4))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_size_is_met_exactly(folder, work, tmp_path):
+    out, bpw = tmp_path / "out.gguf", 7.0
     plan = convert(folder, work, out, Tiers(0.05, 0.20, 4), bpw)
     assert bpw - 0.005 <= 8 * out.stat().st_size / plan.n_weight <= bpw
     assert n_kept(out, "outlier8") > n_kept(out, "outlier") > 0
