@@ -75,6 +75,7 @@ def _joined(own: Mapping[str, Item]) -> dict[str, Item]:
 
 def _predicted(guidance: Guidance, names: Sequence[str], report: Report) -> dict[str, Curve]:
     done = itertools.count(1)
+    report("measuring types", 0, len(names))
 
     def predict(name: str) -> Curve:
         curve = _curve(guidance, name)

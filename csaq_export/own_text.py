@@ -43,6 +43,7 @@ def write_calibration(
     fingerprint = {**identity, "text": str(shape)}
     stages = {start: f"text-{start:06}" for start in range(0, n_sample, _WINDOWS)}
     wanted, done = own_share(list(stages)), itertools.count(1)
+    report("writing text", 0, len(wanted))
 
     def write(start: int) -> None:
         if not work.has(stages[start], fingerprint):

@@ -62,7 +62,7 @@ def closer(
     """
     if rival is None:
         return ours
-    theirs = rival, round_tensors(rival, guidance, n_sweep, report)
+    theirs = rival, round_tensors(rival, guidance, n_sweep, report, "comparing")
     if not is_first():
         return ours
     mine, other = (measured(guidance, *candidate) for candidate in (ours, theirs))

@@ -45,20 +45,26 @@ class Rounded:
         return {t.name: Packed(t.type, data) for t, data in found if data is not None}
 
 
-def round_tensors(plan: Plan, guidance: Guidance, n_sweep: int, report: Report) -> Rounded:
-    """Round every matrix with a sensitivity; those the work dir has are not made again."""
+def round_tensors(
+    plan: Plan, guidance: Guidance, n_sweep: int, report: Report, told: str = "rounding"
+) -> Rounded:
+    """Round every matrix with a sensitivity; those the work dir has are not made again.
+
+    `told`: what the stage is called to `report`.
+    """
     stages = {
         tensor: f"rounded-{tensor.name}-{tensor.type.name}-{n_sweep}"
         for tensor in plan.tensors
         if tensor.name in guidance.sensitivities
     }
     wanted, done = _fair_share(list(stages)), itertools.count(1)
+    report(told, 0, len(wanted))
 
     def round_one(tensor: TensorPlan) -> None:
         if not guidance.work.has(stages[tensor], guidance.fingerprint):
             packed = _round(tensor, guidance, n_sweep)
             guidance.work.save(stages[tensor], guidance.fingerprint, {"packed": packed})
-        report("rounding", next(done), len(wanted))
+        report(told, next(done), len(wanted))
 
     with tensor_float(False):
         in_parallel(round_one, wanted, guidance.device, guidance.n_worker)

@@ -6,7 +6,7 @@ in common is computed once.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -83,30 +83,27 @@ def _compared(
     changes: Sequence[Change],
     device: torch.device,
 ) -> list[float]:
-    """Divergence of the predictions made from the last layer's outputs."""
+    """Divergence of the predictions made from the last layer's outputs, window by window.
+
+    The mean over all positions of Σ p·(log p − log q), added exactly.
+    """
     output = EMBEDDING if model.tied else OUTPUT
-    found = []
+    found: list[list[float]] = [[] for _ in changes]
     with decoder.placed(decoder.norm, device), decoder.placed(decoder.head, device):
-        for states, change in zip(copies, changes, strict=True):
-            other = decoder.head.weight
-            if output in change:
-                other = change[output]().to(other)
-            found.append(_divergence(decoder, original, states, other, device))
-    return found
-
-
-def _divergence(
-    decoder: Decoder, original: States, changed: States, other: Tensor, device: torch.device
-) -> float:
-    """Mean over all positions of Σ p·(log p − log q), window by window, added exactly."""
-    each: list[float] = []
-    for one, two in zip(original, changed, strict=True):
-        for p_states, q_states in zip(one.split(1), two.split(1), strict=True):  # type: ignore[no-untyped-call]
+        own = decoder.head.weight
+        heads = [change[output]().to(own) if output in change else own for change in changes]
+        windows = [_windows(each) for each in (original, *copies)]
+        for p_states, *q_states in zip(*windows, strict=True):
             p = _log_probs(decoder, p_states.to(device))
-            with swapped(decoder.head, "weight", other):
-                q = _log_probs(decoder, q_states.to(device))
-            each += (p.exp() * (p - q)).sum(-1).double().flatten().tolist()
-    return math.fsum(each) / len(each)
+            for each, head, states in zip(found, heads, q_states, strict=True):
+                with swapped(decoder.head, "weight", head):
+                    q = _log_probs(decoder, states.to(device))
+                each += (p.exp() * (p - q)).sum(-1).double().flatten().tolist()
+    return [math.fsum(each) / len(each) for each in found]
+
+
+def _windows(states: States) -> Iterator[Tensor]:
+    return (window for batch in states for window in batch.split(1))  # type: ignore[no-untyped-call]
 
 
 def _log_probs(decoder: Decoder, states: Tensor) -> Tensor:

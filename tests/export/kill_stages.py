@@ -30,7 +30,7 @@ from tests.export.models import TEXT, build_model, byte_level_tokenizer
 
 STAGES = (
     *("forward", "backward", "measuring types", "measuring tensors"),
-    *("rounding", "rival", "tuning", "writing"),
+    *("rounding", "comparing", "tuning", "writing"),
 )
 ATTEMPTS = 10
 
@@ -44,12 +44,6 @@ class Clock:
     times: dict[str, list[float]] = field(default_factory=dict)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if (
-            stage == "rounding"
-            and "rounding" in self.times
-            and (done == 1 or "rival" in self.times)
-        ):
-            stage = "rival"
         if stage not in self.times:
             self.begun(stage)
         times = self.times.setdefault(stage, [])

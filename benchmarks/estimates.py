@@ -1,0 +1,217 @@
+"""What `csaq convert --dry-run` says beside what the conversion took: time, memory, disk per stage.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.estimates --work /tmp/estimates
+    python -m benchmarks.estimates --work /tmp/estimates --wall    # alone on the machine
+
+Every forecast and every conversion is a process of its own. Efforts of one model share a work
+dir, so that a stage is compared once. Time is that of the cores over their number, which other
+work on the machine does not change much; --wall takes the clock's. Results go to results.json
+in --work; stages under half a second are left out of the worst ratio.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.random_folder import DEMO, llama_config, write_random_folder
+from benchmarks.stage_clock import StageClock, Taken, timed_stages
+from csaq_export.budget.target import Target
+from csaq_export.calibrated import Request, convert_calibrated, estimate_conversion
+from csaq_export.estimate import Estimate, estimate_plain
+from csaq_export.guidance import Calibrating
+from csaq_export.pipeline import Conversion, convert, plan
+
+# What `convert_calibrated` reports → the stage of the estimate.
+NAMES = {
+    "forward": "calibrate",
+    "backward": "calibrate",
+    "writing text": "write text",
+    "measuring types": "measure types",
+    "measuring tensors": "measure tensors",
+    "measuring the dearest": "measure tensors",
+    "rounding": "round",
+    "comparing": "compare",
+    "tuning": "tune",
+    "writing": "write",
+    "convert": "convert",
+}
+# n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab
+SHAPES = {"wide": (4, 1024, 2816, 16, 8, 8192), "large": (20, 1024, 3328, 16, 8, 16384)}
+STORIES = Path(__file__).resolve().parents[1] / "demo" / "stories.txt"
+BRIEF_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A conversion: `like` a preset with calibration, or plainly to `kind` where that is None."""
+
+    name: str
+    model: str
+    like: str | None
+    effort: str
+    n_sample: int
+    seq_len: int
+    calib: bool
+    max_memory: int | None
+
+
+CASES = (
+    Case("demo plain", "demo", None, "", 0, 0, False, None),
+    Case("demo fast", "demo", "Q4_K_M", "fast", 64, 256, True, None),
+    Case("demo normal", "demo", "Q4_K_M", "normal", 64, 256, True, None),
+    Case("demo best", "demo", "Q4_K_M", "best", 64, 256, True, None),
+    Case("demo own text", "demo", "Q4_K_M", "fast", 32, 128, False, None),
+    Case("wide plain", "wide", None, "", 0, 0, False, None),
+    Case("wide fast", "wide", "Q4_K_M", "fast", 32, 256, True, None),
+    Case("wide streamed", "wide", "Q4_K_M", "fast", 32, 256, True, 1 << 30),
+)
+
+
+def folder_of(case: Case, work: Path) -> Path:
+    """The model's folder, made if it is of random weights."""
+    if case.model == "demo":
+        return DEMO
+    folder = work / case.model
+    if not (folder / "model.safetensors.index.json").exists():
+        write_random_folder(folder, llama_config(*SHAPES[case.model]))
+    return folder
+
+
+def asked(case: Case, work: Path) -> tuple[Conversion, Request | None]:
+    """What the command line would make of the case."""
+    conversion = Conversion(str(folder_of(case, work)), work / "out" / "out.gguf", "Q4_K_M")
+    if case.like is None:
+        return conversion, None
+    source = str(STORIES) if case.calib else None
+    calibrating = Calibrating(source, case.n_sample, case.seq_len, 0, "cpu",
+                              max_memory=case.max_memory)  # fmt: skip
+    target, stages = Target(like=case.like), work / "stages"
+    return conversion, Request(calibrating, target, case.effort, work_dir=stages)
+
+
+def forecast(case: Case, work: Path) -> dict[str, Any]:
+    """Seconds, memory and disk by stage; what finding them took."""
+    conversion, request = asked(case, work)
+    began, cores = time.perf_counter(), time.process_time()
+    found: Estimate
+    if request is None:
+        found = estimate_plain(plan(conversion))
+    else:
+        found = estimate_conversion(conversion, request)
+    took = time.perf_counter() - began, time.process_time() - cores
+    stages = {s.name: asdict(Taken(s.seconds, s.memory, s.disk)) for s in found.stages}
+    return {"stages": stages, "took": took}
+
+
+def actual(case: Case, work: Path, wall: bool) -> dict[str, Any]:
+    """The same of the conversion itself."""
+    conversion, request = asked(case, work)
+    (work / "out").mkdir(exist_ok=True)
+    clock = StageClock(torch.device("cpu"), (work / "stages", work / "out"), wall)
+    writing = lambda progress: clock("writing")  # noqa: E731
+    if request is None:
+        stages = timed_stages(clock, lambda: convert(conversion, lambda _: clock("convert")))
+    else:
+        stages = timed_stages(
+            clock, lambda: convert_calibrated(conversion, request, clock, writing)
+        )
+    merged: dict[str, Taken] = {}
+    for name, taken in stages.items():
+        into = merged.setdefault(NAMES.get(name, name), Taken())
+        into.seconds += taken.seconds
+        into.peak, into.disk = max(into.peak, taken.peak), max(into.disk, taken.disk)
+    return {"stages": {name: asdict(taken) for name, taken in merged.items()}}
+
+
+def in_process(part: str, case: Case, work: Path, wall: bool) -> dict[str, Any]:
+    """`forecast` or `actual` in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.estimates", "--work", str(work),
+               "--part", part, "--only", case.name, *(["--wall"] if wall else [])]  # fmt: skip
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def compare(case: Case, work: Path, parts: list[str], wall: bool) -> dict[str, Any]:
+    """Both, with stages of an earlier case of the same text kept."""
+    found = {}
+    if "forecast" in parts:
+        found["forecast"] = in_process("forecast", case, work, wall)
+    if "actual" in parts:
+        shutil.rmtree(work / "out", ignore_errors=True)
+        if case.effort == "fast":
+            shutil.rmtree(work / "stages", ignore_errors=True)
+        for old in (work / "stages").glob("rounded-*"):
+            old.unlink()
+        found["actual"] = in_process("actual", case, work, wall)
+    return found
+
+
+def show(results: dict[str, Any]) -> None:
+    """One line per stage: foretold / taken, and their ratio."""
+    worst = {"time": 1.0, "memory": 1.0, "disk": 1.0}
+    print("| case | stage | seconds | ratio | memory MiB | ratio | disk MiB | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, each in results.items():
+        for stage, said in each.get("forecast", {"stages": {}})["stages"].items():
+            took = each.get("actual", {"stages": {}})["stages"].get(stage)
+            if took is None or (stage == "calibrate" and took["seconds"] == 0):
+                continue
+            cells = [f"{said['seconds']:.1f} / {took['seconds']:.1f}"]
+            counts = max(said["seconds"], took["seconds"]) >= BRIEF_SECONDS
+            cells.append(_ratio(said["seconds"], took["seconds"], worst, "time", counts))
+            for key, title in (("peak", "memory"), ("disk", "disk")):
+                cells.append(f"{said[key] / 2**20:.0f} / {took[key] / 2**20:.0f}")
+                cells.append(_ratio(said[key], took[key], worst, title, True))
+            print(f"| {name} | {stage} | {' | '.join(cells)} |")
+        if "forecast" in each:
+            print(f"| {name} | trial | {each['forecast']['took'][1]:.1f} | | | | | |")
+    print("worst:", ", ".join(f"{title} {ratio:.2f}" for title, ratio in worst.items()))
+
+
+def _ratio(said: float, took: float, worst: dict[str, float], title: str, counts: bool) -> str:
+    ratio = said / max(took, 1e-9)
+    if counts:
+        far = max(ratio, 1 / max(ratio, 1e-9))
+        worst[title] = max(worst[title], far)
+    return f"{ratio:.2f}" if counts else "·"
+
+
+def main() -> None:
+    """Run the cases, keep the figures, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", action="append", help="a case, or the beginning of its name")
+    parser.add_argument("--part", choices=("forecast", "actual"), help="print JSON of one alone")
+    parser.add_argument("--parts", default="forecast,actual", help="which to make anew")
+    parser.add_argument("--wall", action="store_true")
+    parser.add_argument("--show", action="store_true", help="print what was measured before")
+    arguments = parser.parse_args()
+    work = arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    chosen = [c for c in CASES if any(c.name.startswith(o) for o in arguments.only or [""])]
+    if arguments.part == "forecast":
+        print(json.dumps(forecast(chosen[0], work)))
+        return
+    if arguments.part == "actual":
+        print(json.dumps(actual(chosen[0], work, arguments.wall)))
+        return
+    kept = work / "results.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    for case in chosen if not arguments.show else ():
+        found = compare(case, work, arguments.parts.split(","), arguments.wall)
+        results.setdefault(case.name, {}).update(found)
+        kept.write_text(json.dumps(results, indent=1))
+    show(results)
+
+
+if __name__ == "__main__":
+    main()
