@@ -13,7 +13,7 @@ import torch
 
 from csaq_export.arch.decoder import Slot
 from csaq_export.device import compute_dtype
-from csaq_export.quantize.guided import CHUNK_WEIGHTS
+from csaq_export.quantize.guided import rows_at_once
 from csaq_runtime.errors import ResourceError
 from csaq_runtime.memory_limits import available_memory
 
@@ -81,10 +81,10 @@ def calibration_bytes(shapes: Shapes, n_token: int, device: torch.device) -> int
     return PROCESS_BYTES[device.type] + max(layer, head + 4 * n_embd * n_embd * (N_PARTIAL + 1))
 
 
-def rounding_bytes(shape: tuple[int, int]) -> int:
+def rounding_bytes(shape: tuple[int, int], device: torch.device) -> int:
     """What rounding one matrix takes."""
     n_row, n_col = shape
-    in_work = min(n_row * n_col, CHUNK_WEIGHTS)
+    in_work = min(n_row, rows_at_once(n_col, device)) * n_col
     return 8 * n_row * n_col + ROUNDING_BYTES * in_work + CURVATURE_BYTES * n_col * n_col
 
 
@@ -112,7 +112,7 @@ def keep_bytes(shapes: Shapes, n_token: int, limit: int, device: torch.device) -
 
 def n_worker(shapes: Shapes, limit: int, device: torch.device) -> int:
     """Matrices that may be rounded side by side; ResourceError if not even one fits."""
-    largest = max(rounding_bytes(shape) for shape in shapes.matrices)
+    largest = max(rounding_bytes(shape, device) for shape in shapes.matrices)
     room = (limit - PROCESS_BYTES[device.type]) // largest
     if room < 1:
         raise ResourceError(

@@ -3,6 +3,7 @@
 What is compared is the stored matrices' divergence, not the sum that chose their types.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -45,12 +46,14 @@ def closest(
 ) -> Candidate:
     """The solver's plan, or one of at most `n_swap` others of its size that is closer."""
 
+    told = itertools.chain(["rounding"], itertools.repeat("comparing"))
+
     def measure(plan: Plan) -> float:
-        rounded = round_tensors(plan, guidance, n_sweep, report)
+        rounded = round_tensors(plan, guidance, n_sweep, report, next(told))
         return from_first(measured(guidance, plan, rounded) if is_first() else 0.0)
 
     plan = settled(budget, measure, n_swap)
-    return plan, round_tensors(plan, guidance, n_sweep, report)
+    return plan, round_tensors(plan, guidance, n_sweep, report, "comparing")
 
 
 def closer(

@@ -128,7 +128,8 @@ def _calibrate(setting: _Setting) -> Stage:
 
 
 def _workers_bytes(setting: _Setting, n: int) -> int:
-    largest = sorted((rounding_bytes(shape) for shape in setting.shapes.matrices), reverse=True)
+    each = (rounding_bytes(shape, setting.device) for shape in setting.shapes.matrices)
+    largest = sorted(each, reverse=True)
     return PROCESS_BYTES[setting.device.type] + sum(largest[:n])
 
 

@@ -22,7 +22,7 @@ from csaq_export.pipeline import Conversion, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_of
 from csaq_export.quantize import GRID_FORMATS, decode
 from csaq_export.quantize.exempt import Exempt
-from csaq_export.quantize.feedback import round_around
+from csaq_export.quantize.feedback import compensation, round_around
 from csaq_export.quantize.grid_feedback import encode_grid_around
 from csaq_export.quantize.guided import encode_guided, regular
 from csaq_export.sensitivity import Sensitivity
@@ -135,8 +135,8 @@ def round_kept(
     Where `exempt` the latter are to be kept, float32 [n_row, n_col].
     """
     (_, curvature), *_ = sensitivity.groups()
-    curvature = regular(curvature.to(weight))
+    upper = compensation(regular(curvature.to(weight)))
     if ggml_type in GRID_FORMATS:
-        return encode_grid_around(weight, ggml_type, curvature, exempt)
-    coded, left = round_around(weight, ggml_type, curvature, exempt)
+        return encode_grid_around(weight, ggml_type, upper, exempt)
+    coded, left = round_around(weight, ggml_type, upper, exempt)
     return coded.packed(), left

@@ -40,19 +40,18 @@ def round_with_feedback(weight: Tensor, ggml_type: GGMLType, curvature: Tensor) 
 
     `curvature` is H, float32 [n_col, n_col]. Only types of CODE_FORMATS.
     """
-    return round_around(weight, ggml_type, curvature, None)[0]
+    return round_around(weight, ggml_type, compensation(curvature), None)[0]
 
 
 def round_around(
-    weight: Tensor, ggml_type: GGMLType, curvature: Tensor, exempt: Exempt | None
+    weight: Tensor, ggml_type: GGMLType, upper: Tensor, exempt: Exempt | None
 ) -> tuple[Coded, Tensor]:
     """As `round_with_feedback`, and the weights as feedback left them, float32 [n_row, n_col].
 
-    Where `exempt` those are what the caller must keep: the others were rounded as if they
-    were stored exactly.
+    `upper` is the curvature's `compensation`. Where `exempt` the weights left are what the
+    caller must keep: the others were rounded as if those were stored exactly.
     """
     code_format = CODE_FORMATS[ggml_type]
-    upper = compensation(curvature)
     importance = torch.diagonal(upper).square().reciprocal()
     rest = weight.clone()
     blocks = []

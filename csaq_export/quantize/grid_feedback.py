@@ -24,19 +24,18 @@ GROUP = 8
 
 def encode_grid_with_feedback(weight: Tensor, ggml_type: GGMLType, curvature: Tensor) -> Tensor:
     """Bytes, uint8 [n_row, row_bytes], that keep Δw·H·Δwᵀ small; H float32 [n_col, n_col]."""
-    return encode_grid_around(weight, ggml_type, curvature, None)[0]
+    return encode_grid_around(weight, ggml_type, compensation(curvature), None)[0]
 
 
 def encode_grid_around(
-    weight: Tensor, ggml_type: GGMLType, curvature: Tensor, exempt: Exempt | None
+    weight: Tensor, ggml_type: GGMLType, upper: Tensor, exempt: Exempt | None
 ) -> tuple[Tensor, Tensor]:
     """The same bytes and the weights as feedback left them, float32 [n_row, n_col].
 
-    `exempt` is that of `feedback.round_around`.
+    `upper` and `exempt` are those of `feedback.round_around`.
     """
     grid_format = GRID_FORMATS[ggml_type]
     size = LAYOUTS[ggml_type].block_size
-    upper = compensation(curvature)
     importance = torch.diagonal(upper).square().reciprocal()
     rest = weight.clone()
     packed = []

@@ -5,15 +5,16 @@ from torch import Tensor
 
 from csaq_export.quantize.descent import descend
 from csaq_export.quantize.encode import check_input, encode
-from csaq_export.quantize.feedback import round_with_feedback
+from csaq_export.quantize.feedback import compensation, round_around
 from csaq_export.quantize.float_bytes import FLOAT_TYPES
-from csaq_export.quantize.grid_feedback import encode_grid_with_feedback
+from csaq_export.quantize.grid_feedback import encode_grid_around
 from csaq_export.quantize.grid_format import GRID_FORMATS
 from csaq_export.sensitivity import Sensitivity
 from csaq_runtime.formats import GGMLType, row_bytes
 
-# Weights in work at a time, 256 MiB of float32: only embeddings are larger.
-CHUNK_WEIGHTS = 1 << 26
+# In work at a time: on a CPU few enough rows for its caches (a column of all of them is moved
+# at each step), elsewhere 256 MiB of float32, which only embeddings exceed.
+CPU_ROWS, CHUNK_WEIGHTS = 1024, 1 << 26
 
 
 def encode_guided(
@@ -32,15 +33,23 @@ def encode_guided(
     packed = torch.empty(n_row, n_byte, dtype=torch.uint8, device=weight.device)
     for rows, curvature in sensitivity.groups():
         curvature = regular(curvature.to(weight))
-        for part in rows.split(max(1, CHUNK_WEIGHTS // n_col)):  # type: ignore[no-untyped-call]
-            packed[part] = _encode_rows(weight[part], ggml_type, curvature, n_sweep)
+        upper = compensation(curvature)
+        for part in rows.split(rows_at_once(n_col, weight.device)):  # type: ignore[no-untyped-call]
+            packed[part] = _encode_rows(weight[part], ggml_type, curvature, upper, n_sweep)
     return packed
 
 
-def _encode_rows(weight: Tensor, ggml_type: GGMLType, curvature: Tensor, n_sweep: int) -> Tensor:
+def rows_at_once(n_col: int, device: torch.device) -> int:
+    """Rows of `n_col` weights that are rounded together."""
+    return CPU_ROWS if device.type == "cpu" else max(1, CHUNK_WEIGHTS // n_col)
+
+
+def _encode_rows(
+    weight: Tensor, ggml_type: GGMLType, curvature: Tensor, upper: Tensor, n_sweep: int
+) -> Tensor:
     if ggml_type in GRID_FORMATS:
-        return encode_grid_with_feedback(weight, ggml_type, curvature)
-    coded = round_with_feedback(weight, ggml_type, curvature)
+        return encode_grid_around(weight, ggml_type, upper, None)[0]
+    coded, _ = round_around(weight, ggml_type, upper, None)
     return descend(weight, coded, curvature, n_sweep).packed()
 
 
