@@ -10,6 +10,7 @@ import numpy as np
 
 from csaq_runtime.errors import ModelError
 from csaq_runtime.gguf import GGUFFile
+from csaq_runtime.rows.names import base_architecture, is_rows, tier_names
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 ROPE_SCALINGS = ("none", "linear", "yarn")
@@ -28,7 +29,10 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class HParams:
-    """Shape of a model. Sizes are element counts; `head_dim` holds for keys and values alike."""
+    """Shape of a model. Sizes are element counts; `head_dim` holds for keys and values alike.
+
+    `architecture` is what the model computes, whatever the layout of its file.
+    """
 
     architecture: str
     n_layer: int
@@ -57,12 +61,12 @@ class HParams:
 def read_hparams(file: GGUFFile) -> HParams:
     """Read and check the hyper-parameters of `file`; ModelError names what is not supported."""
     architecture = file.text("general.architecture")
-    if architecture not in ARCHITECTURES:
+    if base_architecture(architecture) not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ModelError(f"{file.path}: architecture {architecture!r} is not one of {known}")
     _refuse_unsupported(file, architecture)
     hparams = _read_shape(file, architecture)
-    _check_heads(file, hparams)
+    _check_heads(file, architecture, hparams)
     return hparams
 
 
@@ -89,7 +93,7 @@ def _read_shape(file: GGUFFile, architecture: str) -> HParams:
     n_head = size("attention.head_count", maximum=4096)
     n_ctx_train = size("context_length", maximum=2**31 - 1)
     return HParams(
-        architecture=architecture,
+        architecture=base_architecture(architecture),
         n_layer=size("block_count", maximum=4096),
         n_embd=n_embd,
         n_head=n_head,
@@ -106,6 +110,10 @@ def _read_shape(file: GGUFFile, architecture: str) -> HParams:
 
 def _read_n_vocab(file: GGUFFile) -> int:
     """Rows of the embedding: it, and not the token list, decides which ids exist."""
+    tiers = tier_names(file.tensors).get("token_embd")
+    if tiers and is_rows(file.text("general.architecture")):
+        # `rows.tiers` checks that these are whole and of one width.
+        return sum(file.tensors[name].n_row for name in tiers)
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise ModelError(f"{file.path}: token_embd.weight: missing or not a matrix")
@@ -137,9 +145,9 @@ def _read_rope_scaling(file: GGUFFile, architecture: str, n_ctx_train: int) -> R
     )
 
 
-def _check_heads(file: GGUFFile, hparams: HParams) -> None:
+def _check_heads(file: GGUFFile, architecture: str, hparams: HParams) -> None:
     """Refuse head shapes that do not fit together."""
-    prefix = f"{file.path}: {hparams.architecture}"
+    prefix = f"{file.path}: {architecture}"
     if hparams.n_head % hparams.n_head_kv:
         raise ModelError(
             f"{prefix}.attention.head_count_kv: {hparams.n_head_kv} does not divide"
@@ -148,6 +156,6 @@ def _check_heads(file: GGUFFile, hparams: HParams) -> None:
     if hparams.head_dim % 2:
         raise ModelError(f"{prefix}.attention.key_length: {hparams.head_dim} is odd")
     for name in ("attention.value_length", "rope.dimension_count"):
-        length = file.integer(f"{hparams.architecture}.{name}", hparams.head_dim)
+        length = file.integer(f"{architecture}.{name}", hparams.head_dim)
         if length != hparams.head_dim:
             raise ModelError(f"{prefix}.{name}: {length} differs from key_length")

@@ -4,7 +4,7 @@ Matrices are interleaved by several threads at once (`weights.pack_matrix`). Row
 are read from the file when they are asked for, so it stays open.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,6 +16,10 @@ from csaq_runtime.formats import dequantize
 from csaq_runtime.gguf import GGUFFile
 from csaq_runtime.heads import padded, rotary_rows, take_elements, take_rows, value_rows
 from csaq_runtime.hparams import HParams
+from csaq_runtime.rows.linear import MixedLinear, pack_mixed
+from csaq_runtime.rows.lookup import TieredLookup
+from csaq_runtime.rows.names import tier_names
+from csaq_runtime.rows.weight import RowsWeight
 from csaq_runtime.tensors import check_tensors, is_fused
 from csaq_runtime.weights import PackedMatrix, pack_matrix
 
@@ -42,11 +46,15 @@ class Linear:
     bias: NDArray[np.float32] | None
 
 
+Linears = dict[tuple[int, str], "Linear | MixedLinear"]
+"""(layer, short name) → linear layer."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """One transformer layer; norms are float32, zero-padded to whole vectors."""
 
-    linears: dict[str, Linear]
+    linears: dict[str, Linear | MixedLinear]
     attn_norm: NDArray[np.float32]
     ffn_norm: NDArray[np.float32]
     q_norm: NDArray[np.float32] | None
@@ -60,12 +68,12 @@ class Model:
     hparams: HParams
     layers: list[Layer]
     output_norm: NDArray[np.float32]
-    output: Linear
+    output: Linear | MixedLinear
     rope_factors: NDArray[np.float32] | None
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
     @property
-    def linears(self) -> list[Linear]:
+    def linears(self) -> list[Linear | MixedLinear]:
         """Every linear layer."""
         return [
             *(linear for layer in self.layers for linear in layer.linears.values()),
@@ -85,12 +93,15 @@ def load_model(
     file: GGUFFile, hparams: HParams, n_thread: int, progress: Progress | None = None
 ) -> Model:
     """Check and pack all weights of `file`; ModelError names the tensor that does not fit."""
-    check_tensors(file, hparams)
+    weights = check_tensors(file, hparams)
     sources = _sources(file, hparams)
-    sizes = {key: file.tensors[f"{source.name}.weight"].n_bytes for key, source in sources.items()}
+    sizes = {key: _matrix_bytes(file, weights, source) for key, source in sources.items()}
     done, linears = 0, {}
     with ThreadPoolExecutor(n_thread) as pool:
-        futures = {key: pool.submit(_linear, file, source) for key, source in sources.items()}
+        futures = {
+            key: pool.submit(_linear, file, source, weights.get(source.name))
+            for key, source in sources.items()
+        }
         try:
             for key, future in futures.items():
                 linears[key] = future.result()
@@ -99,17 +110,28 @@ def load_model(
                     progress(done, sum(sizes.values()))
         finally:
             pool.shutdown(cancel_futures=True)
-    return _assemble(file, hparams, linears)
+    return _assemble(file, hparams, linears, weights.get("token_embd"))
 
 
-def _assemble(file: GGUFFile, hparams: HParams, linears: dict[tuple[int, str], Linear]) -> Model:
+def _matrix_bytes(file: GGUFFile, weights: Mapping[str, RowsWeight], source: _Source) -> int:
+    if source.name not in weights:
+        return file.tensors[f"{source.name}.weight"].n_bytes
+    return sum(info.n_bytes for info in weights[source.name].tiers.tensors)
+
+
+def _assemble(
+    file: GGUFFile,
+    hparams: HParams,
+    linears: Linears,
+    embedding: RowsWeight | None,
+) -> Model:
     return Model(
         hparams=hparams,
         layers=[_layer(file, hparams, index, linears) for index in range(hparams.n_layer)],
         output_norm=_norm(file, "output_norm.weight"),
         output=linears[hparams.n_layer, "output"],
         rope_factors=_rope_factors(file),
-        embed=_embedding(file),
+        embed=_embedding(file, embedding),
     )
 
 
@@ -119,7 +141,8 @@ def _sources(file: GGUFFile, hparams: HParams) -> dict[tuple[int, str], _Source]
     for index in range(hparams.n_layer):
         for key in LINEARS:
             sources[index, key] = _layer_source(file, hparams, index, key)
-    output = "output" if "output.weight" in file.tensors else "token_embd"
+    has_output = "output.weight" in file.tensors or "output" in tier_names(file.tensors)
+    output = "output" if has_output else "token_embd"
     sources[hparams.n_layer, "output"] = _Source(output, np.arange(hparams.n_vocab))
     return sources
 
@@ -127,7 +150,8 @@ def _sources(file: GGUFFile, hparams: HParams) -> dict[tuple[int, str], _Source]
 def _layer_source(file: GGUFFile, hparams: HParams, index: int, key: str) -> _Source:
     name = f"blk.{index}.{LINEARS[key]}"
     if key not in ("q", "k", "v"):
-        return _Source(name, np.arange(file.tensors[f"{name}.weight"].n_row))
+        n_row = {"o": hparams.n_embd, "down": hparams.n_embd}.get(key, hparams.n_ff)
+        return _Source(name, np.arange(n_row))
     n_head = hparams.n_head if key == "q" else hparams.n_head_kv
     rows = value_rows(hparams, n_head) if key == "v" else rotary_rows(hparams, n_head)
     if not is_fused(file, index):
@@ -137,20 +161,27 @@ def _layer_source(file: GGUFFile, hparams: HParams, index: int, key: str) -> _So
     return _Source(f"blk.{index}.attn_qkv", np.where(rows < 0, rows, rows + start))
 
 
-def _linear(file: GGUFFile, source: _Source) -> Linear:
+def _linear(file: GGUFFile, source: _Source, weight: RowsWeight | None) -> Linear | MixedLinear:
     """Pack one matrix, and fold its optional bias and scale."""
-    info = file.tensors[f"{source.name}.weight"]
+    if weight is not None and not weight.is_plain:
+        return pack_mixed(file, weight, source.rows, *_shift(file, source, len(source.rows)))
+    info = weight.tiers.tensors[0] if weight else file.tensors[f"{source.name}.weight"]
     data = take_rows(file.data(info.name), source.rows)
     matrix = pack_matrix(data, info.type, info.n_col)
+    return Linear(matrix, *_shift(file, source, matrix.n_row_padded))
+
+
+def _shift(file: GGUFFile, source: _Source, n: int) -> tuple[float, NDArray[np.float32] | None]:
+    """Scale and bias float32 [n]; no bias if both are trivial."""
     scale = _scale(file, source.name)
     bias = _bias(file, source)
     if bias is None and scale == 1.0:
-        return Linear(matrix, 1.0, None)
-    shift = np.zeros(matrix.n_row_padded, np.float32)
+        return 1.0, None
+    shift = np.zeros(n, np.float32)
     if bias is not None:
         # llama.cpp scales before it adds an attention bias, but after it adds an FFN bias.
         shift[: bias.size] = bias * scale if ".ffn_" in source.name else bias
-    return Linear(matrix, scale, shift)
+    return scale, shift
 
 
 def _scale(file: GGUFFile, name: str) -> float:
@@ -168,9 +199,7 @@ def _bias(file: GGUFFile, source: _Source) -> NDArray[np.float32] | None:
     return take_elements(file.float32(f"{source.name}.bias"), source.rows)
 
 
-def _layer(
-    file: GGUFFile, hparams: HParams, index: int, linears: dict[tuple[int, str], Linear]
-) -> Layer:
+def _layer(file: GGUFFile, hparams: HParams, index: int, linears: Linears) -> Layer:
     rows = rotary_rows(hparams, 1)
     norms: list[NDArray[np.float32] | None] = [None, None]
     if hparams.has_head_norms:
@@ -199,7 +228,11 @@ def _rope_factors(file: GGUFFile) -> NDArray[np.float32] | None:
     return factors
 
 
-def _embedding(file: GGUFFile) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+def _embedding(
+    file: GGUFFile, weight: RowsWeight | None
+) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     """A function from valid ids [n] to their embeddings, float32 [n, n_embd]."""
+    if weight is not None:
+        return TieredLookup(file, weight.tiers).embed
     info = file.tensors["token_embd.weight"]
     return lambda ids: dequantize(file.rows(info.name, ids), info.type)

@@ -14,10 +14,12 @@ from csaq_runtime.buffers import address, aligned_bytes, aligned_floats
 from csaq_runtime.cache import KVCache
 from csaq_runtime.errors import UsageError
 from csaq_runtime.heads import head_pad, padded
+from csaq_runtime.kernels.mixed import SCRATCH_BYTES
 from csaq_runtime.kernels.record import STEP, TILE_TOKENS
 from csaq_runtime.model import Model
 from csaq_runtime.rope import rope_table
-from csaq_runtime.table import N_SLOT, layer_table, linear_record, slot_bytes
+from csaq_runtime.rows.linear import MixedLinear
+from csaq_runtime.table import Form, all_forms, forms, inputs_record, layer_table, linear_record
 from csaq_runtime.threads import ThreadPool
 
 PAGE = 4096
@@ -112,9 +114,11 @@ class Stepper:
         step["head_pad"] = head_pad(hparams)
         step["epsilon"] = hparams.rms_epsilon
         step["attention_scale"] = 1 / np.sqrt(hparams.head_dim)
-        step["layers"] = self._keep(layer_table(model))
+        step["layers"] = self._keep(layer_table(model, self._keep))
         step["output_norm"] = address(model.output_norm)
-        step["output"] = linear_record(model.output, 0)
+        known = forms([model.output])
+        step["output"] = linear_record(model.output, known, self._keep)
+        step["output_inputs"] = inputs_record(known, self._keep)
 
     def _describe_cache(self) -> None:
         step, cache = self._step, self._cache
@@ -136,8 +140,23 @@ class Stepper:
         self._rows("up", hparams.n_ff)
         self._logits = self._rows("logits", hparams.n_vocab, self.n_output)
         n_tile = -(-self.n_batch // TILE_TOKENS)
-        self._step["slot_bytes"] = slot_bytes(self._model, n_tile * TILE_TOKENS)
-        self._step["packed"] = self._keep(aligned_bytes(N_SLOT * int(self._step["slot_bytes"])))
+        self._inputs = all_forms(self._model)
+        self._step["slot_bytes"] = self._slot_bytes(n_tile * TILE_TOKENS)
+        packed_bytes = self._n_slot * int(self._step["slot_bytes"])
+        self._step["packed"] = self._keep(aligned_bytes(packed_bytes))
+
+    @property
+    def _forms(self) -> list[Form]:
+        return [form for known in self._inputs for form in known]
+
+    @property
+    def _n_slot(self) -> int:
+        """Packed copies of one input that may be needed at once."""
+        return max(map(len, self._inputs))
+
+    def _slot_bytes(self, n_token: int) -> int:
+        """Bytes that the largest packed copy of `n_token` input rows takes."""
+        return max(form.bytes_of(n_token) for form in self._forms)
 
     def _rows(self, name: str, n_col: int, n_row: int = 0) -> NDArray[np.float32]:
         """Allocate and describe [n_row or n_batch, n_col rounded up] activations."""
@@ -155,17 +174,27 @@ class Stepper:
         self._table = BatchTable(self.n_batch, n_together)
         step["rows"], step["tiles"] = self._keep(self._table.rows), self._keep(self._table.tiles)
         step["scratch_packed"] = TILE_TOKENS * step["x_bytes"]
-        step["scratch_slot_bytes"] = slot_bytes(self._model, TILE_TOKENS)
-        step["scratch_scores"] = step["scratch_packed"] + N_SLOT * step["scratch_slot_bytes"]
+        step["scratch_slot_bytes"] = self._slot_bytes(TILE_TOKENS)
+        step["scratch_scores"] = step["scratch_packed"] + self._n_slot * step["scratch_slot_bytes"]
         step["scratch_score_bytes"] = 4 * padded(self._cache.n_ctx)
         step["scratch_totals"] = step["scratch_scores"] + n_query * step["scratch_score_bytes"]
         query_bytes = 4 * n_query * head_pad(hparams)
         step["scratch_queries"] = step["scratch_totals"] + query_bytes
-        end = int(step["scratch_queries"]) + query_bytes
+        end = self._describe_mixed(int(step["scratch_queries"]) + query_bytes)
         step["scratch_bytes"] = -(-end // PAGE) * PAGE
         n_thread = self._pool.n_thread
         step["scratch"] = self._keep(aligned_bytes(n_thread * int(step["scratch_bytes"])))
         step["n_thread"], step["counter"] = n_thread, address(self._counter)
+
+    def _describe_mixed(self, start: int) -> int:
+        """Lay out what matrices of the rows layout need of the scratch from `start`; its end."""
+        step = self._step
+        widths = [form.n_col for form in self._forms if form.columns is not None]
+        step["gathered_bytes"] = 4 * padded(max(widths, default=0))
+        step["scratch_gathered"] = start
+        step["scratch_stored"] = start + TILE_TOKENS * int(step["gathered_bytes"])
+        is_mixed = any(isinstance(linear, MixedLinear) for linear in self._model.linears)
+        return int(step["scratch_stored"]) + (SCRATCH_BYTES if is_mixed else 0)
 
     def _keep(self, array: NDArray[np.generic]) -> int:
         """Address of an array that lives as long as this object."""

@@ -11,6 +11,8 @@ from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import GGUFFile
 from csaq_runtime.hparams import HParams
 from csaq_runtime.kernels.dispatch import MATRIX_TYPES
+from csaq_runtime.rows.names import is_rows
+from csaq_runtime.rows.weight import RowsWeight, names_of, read_weights
 
 VECTOR_TYPES = frozenset({GGMLType.F32, GGMLType.F16, GGMLType.BF16})
 
@@ -87,16 +89,41 @@ def tensor_rules(file: GGUFFile, hparams: HParams) -> dict[str, TensorRule]:
     return rules
 
 
-def check_tensors(file: GGUFFile, hparams: HParams) -> None:
-    """Refuse a file whose tensors are not exactly what its architecture computes with."""
+def check_tensors(file: GGUFFile, hparams: HParams) -> dict[str, RowsWeight]:
+    """Refuse a file whose tensors are not exactly what its architecture computes with.
+
+    Returns the matrices of a rows file by name without `.weight`; a stock file has none.
+    """
     rules = tensor_rules(file, hparams)
+    weights: dict[str, RowsWeight] = {}
+    if is_rows(file.text("general.architecture")):
+        weights = _rows_weights(file, rules)
+        rules = {name: rule for name, rule in rules.items() if len(rule.shape) == 1}
+    _check_names(file, hparams, rules, set().union(*map(names_of, weights.values())))
+    return weights
+
+
+def _rows_weights(file: GGUFFile, rules: dict[str, TensorRule]) -> dict[str, RowsWeight]:
+    shapes, optional = {}, set()
+    for name, rule in rules.items():
+        if len(rule.shape) == 2:
+            base = name.removesuffix(".weight")
+            shapes[base] = (rule.shape[0], rule.shape[1])
+            if not rule.required:
+                optional.add(base)
+    return read_weights(file, shapes, frozenset(optional))
+
+
+def _check_names(
+    file: GGUFFile, hparams: HParams, rules: dict[str, TensorRule], known: set[str]
+) -> None:
     for name, rule in rules.items():
         if name in file.tensors:
             _check_tensor(file, name, rule)
         elif rule.required:
             raise ModelError(f"{file.path}: tensor {name} is missing")
     for name in file.tensors:
-        if name not in rules:
+        if name not in rules and name not in known:
             raise ModelError(
                 f"{file.path}: tensor {name!r} does not belong to architecture"
                 f" {hparams.architecture}"

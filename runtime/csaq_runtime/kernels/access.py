@@ -3,12 +3,13 @@
 from typing import Any
 
 import numba
+import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from csaq_runtime.kernels.jit import part
-from csaq_runtime.kernels.record import LAYER, ROW, STEP, TILE
+from csaq_runtime.kernels.record import INPUT, LAYER, MIXED, PART, ROW, STEP, TILE
 
 
 @intrinsic
@@ -41,3 +42,33 @@ def rows_at(address: int, n_token: int) -> Any:
 def tiles_at(address: int, n_tile: int) -> Any:
     """The array of `TILE` records at an address."""
     return numba.carray(_as_pointer(address), n_tile, TILE)
+
+
+@part
+def inputs_at(address: int, n: int) -> Any:
+    """The array of `INPUT` records at an address."""
+    return numba.carray(_as_pointer(address), n, INPUT)
+
+
+@part
+def mixed_at(address: int) -> Any:
+    """The `MIXED` record at an address."""
+    return numba.carray(_as_pointer(address), 1, MIXED)[0]
+
+
+@part
+def parts_at(address: int, n: int) -> Any:
+    """The array of `PART` records at an address."""
+    return numba.carray(_as_pointer(address), n, PART)
+
+
+@part
+def int32_at(address: int, n: int) -> Any:
+    """The array of int32 at an address."""
+    return numba.carray(_as_pointer(address), n, np.int32)
+
+
+@part
+def int64_at(address: int, n: int) -> Any:
+    """The array of int64 at an address."""
+    return numba.carray(_as_pointer(address), n, np.int64)

@@ -28,6 +28,6 @@ def run_step(address: int, thread: int) -> None:
         meeting = project_qkv(step, thread, layer, meeting)
         meeting = attend(step, thread, layer, index, first_tile, meeting)
         attended = (step.attended, step.attended_bytes, 0)
-        meeting = add_product(step, thread, layer.o, attended, first, meeting)
+        meeting = add_product(step, thread, (layer.o, layer.o_inputs), attended, first, meeting)
         meeting = feed_forward(step, thread, layer, first, meeting)
     output_logits(step, thread, meeting)

@@ -6,10 +6,12 @@ each other; larger batches are packed once, 8 tokens (one tile) at a time, by al
 
 from typing import Any
 
+from csaq_runtime.kernels.access import inputs_at
 from csaq_runtime.kernels.barrier import wait_for_all
 from csaq_runtime.kernels.call import call_matmul, call_quantize
 from csaq_runtime.kernels.elementwise import scale_and_shift
 from csaq_runtime.kernels.jit import part
+from csaq_runtime.kernels.mixed import gather_columns, multiply_mixed
 from csaq_runtime.kernels.norm import rms_norm
 from csaq_runtime.kernels.record import TILE_TOKENS
 
@@ -20,8 +22,12 @@ def multiply(
 ) -> None:
     """`y = (W · x) · scale + bias` for this thread's share of the rows of W.
 
-    `packed` is (address, bytes per slot) as `pack_rows` returns it.
+    `packed` is (address, bytes per slot) as `pack_rows` returns it. The rows that a thread fills
+    of a mixed matrix are not its share of `y`: let all meet before anyone reads there.
     """
+    if linear.mixed != 0:
+        multiply_mixed(step, thread, linear, packed, (y, y_bytes), n_token)
+        return
     address, slot_bytes = packed
     start = linear.n_group * thread // step.n_thread
     stop = linear.n_group * (thread + 1) // step.n_thread
@@ -35,19 +41,20 @@ def multiply(
 
 @part
 def _pack_tile(
-    readers: Any, rows: int, row_bytes: int, n_token: int, packed: int, slot_bytes: int, tile: int
+    step: Any, inputs: Any, rows: Any, n_token: int, packed: Any, tile: int, scratch: int
 ) -> None:
-    """Pack up to 8 rows for every kind of input the three `readers` want."""
-    first, second, third = readers
-    for slot in range(3):
-        reader = first
-        if slot == second.slot:
-            reader = second
-        if slot == third.slot:
-            reader = third
-        if slot == reader.slot:
-            place = packed + slot * slot_bytes + tile * reader.tile_bytes
-            call_quantize(reader.quantize, rows, row_bytes, reader.n_col, n_token, place)
+    """Pack up to 8 rows in every way that `inputs` lists; `rows`: (address, bytes of a row)."""
+    table = inputs_at(inputs.table, inputs.n_slot)
+    address, slot_bytes = packed
+    for slot in range(inputs.n_slot):
+        form = table[slot]
+        place = address + slot * slot_bytes + tile * form.tile_bytes
+        source, row_bytes = rows
+        if form.columns != 0:
+            gathered = scratch + step.scratch_gathered
+            gather_columns(rows, form, gathered, step.gathered_bytes, n_token)
+            source, row_bytes = gathered, step.gathered_bytes
+        call_quantize(form.quantize, source, row_bytes, form.n_col, n_token, place)
 
 
 @part
@@ -65,8 +72,8 @@ def _tile_rows(
 
 
 @part
-def pack_rows(step: Any, thread: int, readers: Any, source: Any, n_token: int) -> Any:
-    """Normalize and pack rows for three linear layers.
+def pack_rows(step: Any, thread: int, inputs: Any, source: Any, n_token: int) -> Any:
+    """Normalize rows and pack them in the ways that `inputs` lists.
 
     `source` is (address of the rows, bytes of a row, address of norm weights or 0).
     Returns (address, bytes per slot). After a batch of more than 8 tokens the caller must
@@ -76,20 +83,29 @@ def pack_rows(step: Any, thread: int, readers: Any, source: Any, n_token: int) -
     scratch = step.scratch + thread * step.scratch_bytes
     if n_token <= TILE_TOKENS:
         tile_rows = _tile_rows(step, scratch, rows, row_bytes, norm, 0, n_token)
-        packed, slot_bytes = scratch + step.scratch_packed, step.scratch_slot_bytes
+        packed = (scratch + step.scratch_packed, step.scratch_slot_bytes)
         if n_token > 0:
-            _pack_tile(readers, tile_rows, row_bytes, n_token, packed, slot_bytes, 0)
-        return packed, slot_bytes
+            _pack_tile(step, inputs, (tile_rows, row_bytes), n_token, packed, 0, scratch)
+        return packed
+    shared = (step.packed, step.slot_bytes)
     for tile in range(thread, (n_token + TILE_TOKENS - 1) // TILE_TOKENS, step.n_thread):
         n = min(TILE_TOKENS, n_token - tile * TILE_TOKENS)
         tile_rows = _tile_rows(step, scratch, rows, row_bytes, norm, tile, n)
-        _pack_tile(readers, tile_rows, row_bytes, n, step.packed, step.slot_bytes, tile)
-    return step.packed, step.slot_bytes
+        _pack_tile(step, inputs, (tile_rows, row_bytes), n, shared, tile, scratch)
+    return shared
 
 
 @part
 def meet_if_shared(step: Any, meeting: int, n_token: int) -> int:
     """Wait for the other threads' tiles where `pack_rows` shared the work."""
     if n_token <= TILE_TOKENS:
+        return meeting
+    return wait_for_all(step.counter, meeting, step.n_thread)
+
+
+@part
+def meet_if_mixed(step: Any, meeting: int, linear: Any) -> int:
+    """Wait for the other threads' rows where these are not their share of y."""
+    if linear.mixed == 0:
         return meeting
     return wait_for_all(step.counter, meeting, step.n_thread)

@@ -10,20 +10,66 @@ import numpy as np
 TILE_TOKENS = 8
 """Tokens that are packed together; see `kernels/activation.py`."""
 
+INPUT = np.dtype(
+    [
+        ("quantize", np.int64),  # address of the kernel that packs rows
+        ("n_col", np.int64),
+        ("tile_bytes", np.int64),  # packed bytes of 8 tokens
+        ("columns", np.int64),  # int32 [n_col]: the columns to take; 0: all
+    ],
+    align=True,
+)
+"""One packed copy of rows that linear layers read: number `slot` in their table of inputs."""
+
+INPUTS = np.dtype([("table", np.int64), ("n_slot", np.int64)], align=True)
+"""`INPUT`s of linear layers that read the same rows."""
+
 LINEAR = np.dtype(
     [
         ("weight", np.int64),  # address of the packed matrix
         ("matmul", np.int64),  # address of its kernel
-        ("quantize", np.int64),  # address of the kernel that packs its inputs
         ("n_col", np.int64),
         ("n_group", np.int64),  # groups of 16 rows
-        ("tile_bytes", np.int64),  # packed bytes of 8 tokens
-        ("slot", np.int64),  # which packed copy of the input it reads (see `pack.py`)
+        ("slot", np.int64),  # which packed copy of the input it reads
         ("bias", np.int64),  # address of float32 [16 · n_group]; 0: neither bias nor scale
         ("scale", np.float32),  # multiplies the product before the bias is added
+        ("mixed", np.int64),  # address of a MIXED, which then says all this but the groups of y
     ],
     align=True,
 )
+
+PART = np.dtype(
+    [
+        ("weight", np.int64),
+        ("matmul", np.int64),
+        ("n_col", np.int64),
+        ("first_group", np.int64),  # of the groups of all parts
+        ("n_group", np.int64),
+        ("slot", np.int64),
+        ("tile_bytes", np.int64),  # packed bytes of 8 tokens
+    ],
+    align=True,
+)
+"""Stored rows of one type."""
+
+MIXED = np.dtype(
+    [
+        ("parts", np.int64),  # PART [n_part]
+        ("n_part", np.int64),
+        ("n_stored", np.int64),  # rows of all parts, each padded to whole groups
+        ("places", np.int64),  # int32 [n_stored]: the element of y, -1 for padding
+        ("n_outlier", np.int64),  # 0: there are none
+        ("offsets", np.int64),  # int64 [n_stored + 1]
+        ("columns", np.int64),  # int32 [n_outlier]
+        ("values", np.int64),  # float32 [n_outlier]
+        ("float_slot", np.int64),  # the copy of the input that is float32
+        ("float_tile_bytes", np.int64),
+        ("has_factor", np.int64),
+        ("factor", PART),
+    ],
+    align=True,
+)
+"""A matrix of the rows layout; see `kernels/mixed.py`."""
 
 LAYER = np.dtype(
     [
@@ -38,6 +84,10 @@ LAYER = np.dtype(
         ("gate", LINEAR),
         ("up", LINEAR),
         ("down", LINEAR),
+        ("qkv_inputs", INPUTS),
+        ("o_inputs", INPUTS),
+        ("gate_up_inputs", INPUTS),
+        ("down_inputs", INPUTS),
     ],
     align=True,
 )
@@ -73,6 +123,7 @@ STEP = np.dtype(
         ("layers", np.int64),
         ("output_norm", np.int64),
         ("output", LINEAR),
+        ("output_inputs", INPUTS),
         ("n_embd", np.int64),
         ("n_head", np.int64),
         ("n_head_kv", np.int64),
@@ -112,6 +163,9 @@ STEP = np.dtype(
         ("scratch_score_bytes", np.int64),
         ("scratch_totals", np.int64),
         ("scratch_queries", np.int64),
+        ("scratch_gathered", np.int64),  # rows of `gathered_bytes`: a factor's columns
+        ("gathered_bytes", np.int64),
+        ("scratch_stored", np.int64),  # see `kernels/mixed.py`
     ],
     align=True,
 )

@@ -1,0 +1,32 @@
+"""Index vectors of a rows file, checked before anything is looked up with them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csaq_runtime.errors import GGUFError
+from csaq_runtime.formats import GGMLType
+from csaq_runtime.gguf import GGUFFile
+
+
+def wrong(file: GGUFFile, name: str, reason: str) -> GGUFError:
+    """An error about a tensor that is in the file."""
+    return GGUFError(file.path, f"tensor {name}", reason, file.tensors[name].offset)
+
+
+def read_integers(file: GGUFFile, name: str, n: int | None = None) -> NDArray[np.int64]:
+    """The values of an I32 vector, of `n` elements where that is known, as int64."""
+    info = file.tensors[name]
+    if info.type is not GGMLType.I32:
+        raise wrong(file, name, f"type {info.type.name}, expected I32")
+    if len(info.shape) != 1 or n not in (None, info.shape[0]):
+        raise wrong(file, name, f"shape {info.shape}, expected ({'n' if n is None else n},)")
+    values: NDArray[np.int32] = file.data(name)[0].view("<i4")
+    return values.astype(np.int64)
+
+
+def check_range(file: GGUFFile, name: str, values: NDArray[np.int64], stop: int) -> None:
+    """Refuse indices outside 0 … stop - 1."""
+    outside = (values < 0) | (values >= stop)
+    if outside.any():
+        at = int(outside.argmax())
+        raise wrong(file, name, f"item {at}: {values[at]} is outside 0 … {stop - 1}")
