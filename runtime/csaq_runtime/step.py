@@ -14,8 +14,7 @@ from csaq_runtime.buffers import address, aligned_bytes, aligned_floats
 from csaq_runtime.cache import KVCache
 from csaq_runtime.errors import UsageError
 from csaq_runtime.heads import head_pad, padded
-from csaq_runtime.kernels.mixed import SCRATCH_BYTES
-from csaq_runtime.kernels.record import STEP, TILE_TOKENS
+from csaq_runtime.kernels.record import MIXED_SCRATCH_BYTES, STEP, TILE_TOKENS
 from csaq_runtime.model import Model
 from csaq_runtime.rope import rope_table
 from csaq_runtime.rows.linear import MixedLinear
@@ -194,7 +193,7 @@ class Stepper:
         step["scratch_gathered"] = start
         step["scratch_stored"] = start + TILE_TOKENS * int(step["gathered_bytes"])
         is_mixed = any(isinstance(linear, MixedLinear) for linear in self._model.linears)
-        return int(step["scratch_stored"]) + (SCRATCH_BYTES if is_mixed else 0)
+        return int(step["scratch_stored"]) + (MIXED_SCRATCH_BYTES if is_mixed else 0)
 
     def _keep(self, array: NDArray[np.generic]) -> int:
         """Address of an array that lives as long as this object."""

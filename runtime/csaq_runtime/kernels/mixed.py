@@ -15,15 +15,13 @@ from csaq_runtime.kernels.access import int32_at, int64_at, mixed_at, parts_at
 from csaq_runtime.kernels.call import call_matmul
 from csaq_runtime.kernels.elementwise import accumulate, scale_and_shift
 from csaq_runtime.kernels.jit import part
-from csaq_runtime.kernels.record import TILE_TOKENS
-
-GROUPS_TOGETHER = 16
-TOKENS_TOGETHER = 64
-STORED_ROW = 64 * GROUPS_TOGETHER
-STORED_BYTES = TOKENS_TOGETHER * STORED_ROW
-"""Products of some groups; scratch holds two such areas and 64 bytes."""
-
-SCRATCH_BYTES = 2 * STORED_BYTES + 64
+from csaq_runtime.kernels.record import (
+    GROUPS_TOGETHER,
+    STORED_BYTES,
+    STORED_ROW,
+    TILE_TOKENS,
+    TOKENS_TOGETHER,
+)
 
 
 @part

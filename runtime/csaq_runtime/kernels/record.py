@@ -10,6 +10,14 @@ import numpy as np
 TILE_TOKENS = 8
 """Tokens that are packed together; see `kernels/activation.py`."""
 
+GROUPS_TOGETHER, TOKENS_TOGETHER = 16, 64
+STORED_ROW = 64 * GROUPS_TOGETHER
+STORED_BYTES = TOKENS_TOGETHER * STORED_ROW
+"""Products of some groups of a mixed matrix, before they go to their places."""
+
+MIXED_SCRATCH_BYTES = 2 * STORED_BYTES + 64
+"""Two such areas, and the sums of an outlier row."""
+
 INPUT = np.dtype(
     [
         ("quantize", np.int64),  # address of the kernel that packs rows
