@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from csaq_runtime.formats import GGMLType, dequantize
+from csaq_runtime.formats import LAYOUTS, GGMLType, dequantize
 from csaq_runtime.kernels.dispatch import kernel_for
 from csaq_runtime.weights import pack_matrix
 from tests.runtime.kernel_cases import (
+    FLOAT_TYPES,
+    HALF_FIELDS,
     TYPES,
     columns_of,
     product,
@@ -34,6 +36,28 @@ def test_product_equals_float64_within_rounding(ggml_type: GGMLType) -> None:
     expected = inputs @ weights.T + rounding_of_sums(ggml_type, rows, x)
     assert (np.abs(y[:, :N_ROW] - expected) / scale).max() < 1e-6
     assert not y[:, N_ROW:].any()
+
+
+@pytest.mark.parametrize("fill", [0, 0x80, 0xFF], ids=hex)
+@pytest.mark.parametrize(
+    "ggml_type", [t for t in TYPES if t not in FLOAT_TYPES], ids=lambda t: t.name
+)
+def test_nothing_saturates_at_extreme_codes(ggml_type: GGMLType, fill: int) -> None:
+    """Largest codes and sub-block scales meet activations that are all ±127: sums peak."""
+    n_col = columns_of(ggml_type)
+    blocks = random_rows(ggml_type, 16, n_col).reshape(-1, LAYOUTS[ggml_type].type_size)
+    kept = [i + byte for i in HALF_FIELDS.get(ggml_type.name, (0,)) for byte in range(2)]
+    if ggml_type is not GGMLType.IQ1_M:  # its scale lies among the codes
+        blocks[:, np.setdiff1d(np.arange(blocks.shape[1]), kept)] = fill
+    x = np.ones((5, n_col), np.float32) * np.array([1, -1, 1, -1, 1], np.float32)[:, None]
+    entry, rows = kernel_for(ggml_type), blocks.reshape(16, -1)
+    y = product(entry, pack_matrix(rows, ggml_type, n_col), x)
+    weights = dequantize(rows, ggml_type).astype(np.float64)
+    inputs = seen_by_kernel(entry.activation, x)
+    expected = inputs @ weights.T + rounding_of_sums(ggml_type, rows, x)
+    np.testing.assert_allclose(
+        y[:, :16], expected, rtol=1e-5, atol=1e-5 * np.abs(weights).sum(axis=1).max()
+    )
 
 
 @pytest.mark.parametrize("ggml_type", TYPES, ids=lambda t: t.name)

@@ -9,13 +9,13 @@ from typing import Any
 
 from csaq_runtime.kernels.activation import Activation, Block256
 from csaq_runtime.kernels.superblock import (
+    Codes,
     ScaleTable,
-    add_codes,
     byte_scales,
     column_steps,
     finish,
+    multiply_into,
     offset_sums,
-    scale_into,
     signed_pairs,
     sub_blocks,
     subtract_minimum,
@@ -62,12 +62,12 @@ def _q4_k(tile: Tile) -> None:
     scale, minimum_scale = tile.half(0), tile.half(32)
     scales, minima = _six_bit_scales(tile, 64)
     subtract_minimum(tile, unsigned_pairs(b, minima), Block256.SUM_32_PAIRS, minimum_scale)
-    table, sums = ScaleTable(b, byte_scales(tile, scales)), zero_sums(tile)
+    table, sums = ScaleTable(tile, byte_scales(tile, scales)), zero_sums(tile)
     with sub_blocks(tile, 4, 16) as (pair, x):
         both = _words(tile, 256, 8, scaled(b, tile.weights, pair, 512))
         for half in range(2):
             codes = [and_mask(b, shift_right(b, word, 4 * half), _NIBBLES) for word in both]
-            scale_into(tile, sums, add_codes(tile, codes, 8 * half, x), table.at(pair, 2, half))
+            multiply_into(tile, sums, Codes(codes, 15, 8 * half, x), table.at(pair, 2, half))
     finish(tile, sums, scale)
 
 
@@ -76,7 +76,7 @@ def _q5_k(tile: Tile) -> None:
     scale, minimum_scale = tile.half(0), tile.half(32)
     scales, minima = _six_bit_scales(tile, 64)
     subtract_minimum(tile, unsigned_pairs(b, minima), Block256.SUM_32_PAIRS, minimum_scale)
-    table, sums = ScaleTable(b, byte_scales(tile, scales)), zero_sums(tile)
+    table, sums = ScaleTable(tile, byte_scales(tile, scales)), zero_sums(tile)
     with sub_blocks(tile, 4, 16) as (pair, x):
         both = _words(tile, 768, 8, scaled(b, tile.weights, pair, 512))
         fifth = [variable_shift(b, word, pair, 2) for word in _words(tile, 256, 8)]
@@ -88,29 +88,29 @@ def _q5_k(tile: Tile) -> None:
                 )
                 for word, bits in zip(both, fifth, strict=True)
             ]
-            scale_into(tile, sums, add_codes(tile, codes, 8 * half, x), table.at(pair, 2, half))
+            multiply_into(tile, sums, Codes(codes, 31, 8 * half, x), table.at(pair, 2, half))
     finish(tile, sums, scale)
 
 
 def _q6_k(tile: Tile) -> None:
     b = tile.b
     scale, words = tile.half(0), _words(tile, 32, 4)
-    table = ScaleTable(b, byte_scales(tile, words, signed=True))
+    table = ScaleTable(tile, byte_scales(tile, words, signed=True))
     sums = offset_sums(tile, signed_pairs(b, words), 32)
     with column_steps(tile, 768) as step:
         top = _words(tile, 288, 4, step.weights)
         bottoms = [_words(tile, 544 + 256 * column, 4, step.weights) for column in range(2)]
-        for group in range(4):
-            nibble, column = divmod(group, 2)
+        for number in range(4):
+            nibble, column = divmod(number, 2)
             codes = [
                 b.or_(
                     and_mask(b, shift_right(b, word, 4 * nibble), _NIBBLES),
-                    and_mask(b, shift_right(b, bits, 2 * group - 4), 0x30303030),
+                    and_mask(b, shift_right(b, bits, 2 * number - 4), 0x30303030),
                 )
                 for word, bits in zip(bottoms[column], top, strict=True)
             ]
-            dots = add_codes(tile, codes, 8 * group, step.x)
-            scale_into(tile, sums, dots, table.at(step.first_scale, 1, 2 * group))
+            group = Codes(codes, 63, 8 * number, step.x)
+            multiply_into(tile, sums, group, table.at(step.first_scale, 1, 2 * number))
     finish(tile, sums, scale)
 
 
@@ -131,7 +131,7 @@ def _q3_k_scales(tile: Tile) -> list[Any]:
 def _q3_k(tile: Tile) -> None:
     b = tile.b
     scale, words = tile.half(0), _q3_k_scales(tile)
-    table = ScaleTable(b, byte_scales(tile, words, signed=True))
+    table = ScaleTable(tile, byte_scales(tile, words, signed=True))
     sums = offset_sums(tile, signed_pairs(b, words), 4)
     with column_steps(tile, 256) as step:
         third_at = scaled(b, tile.weights, step.sixteen, 768)
@@ -145,8 +145,8 @@ def _q3_k(tile: Tile) -> None:
                 )
                 for word, bits in zip(pairs, third, strict=True)
             ]
-            dots = add_codes(tile, codes, 8 * plane, step.x)
-            scale_into(tile, sums, dots, table.at(step.first_scale, 1, 2 * plane))
+            group = Codes(codes, 7, 8 * plane, step.x)
+            multiply_into(tile, sums, group, table.at(step.first_scale, 1, 2 * plane))
     finish(tile, sums, scale)
 
 
@@ -156,13 +156,13 @@ def _q2_k(tile: Tile) -> None:
     minima = [and_mask(b, shift_right(b, word, 4), _NIBBLES) for word in words]
     subtract_minimum(tile, unsigned_pairs(b, minima), Block256.SUM_16_PAIRS, minimum_scale)
     scales = [and_mask(b, word, _NIBBLES) for word in words]
-    table, sums = ScaleTable(b, byte_scales(tile, scales)), zero_sums(tile)
+    table, sums = ScaleTable(tile, byte_scales(tile, scales)), zero_sums(tile)
     with column_steps(tile, 256) as step:
         pairs = _words(tile, 320, 4, step.weights)
         for plane in range(4):
             codes = [and_mask(b, shift_right(b, word, 2 * plane), _PAIRS) for word in pairs]
-            dots = add_codes(tile, codes, 8 * plane, step.x)
-            scale_into(tile, sums, dots, table.at(step.first_scale, 1, 2 * plane))
+            group = Codes(codes, 3, 8 * plane, step.x)
+            multiply_into(tile, sums, group, table.at(step.first_scale, 1, 2 * plane))
     finish(tile, sums, scale)
 
 

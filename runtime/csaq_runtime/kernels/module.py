@@ -31,6 +31,10 @@ TOKENS_PER_PASS = 64
 """Tokens that meet all weights before the next ones do: their packed rows stay in cache."""
 
 
+MOST_TOKENS_AT_ONCE = 4
+"""AVX2's 16 registers hold the sums of 16 rows of four tokens, not of eight."""
+
+
 def build_module(weight_format: WeightFormat, target: Target) -> Any:
     """The LLVM module of a format, ready for `compile.machine_code`."""
     module = ir.Module(weight_format.name)
@@ -54,14 +58,20 @@ def _tile_function(module: Any, fmt: WeightFormat, target: Target, n_token: int)
     function.linkage = "internal"
     function.attributes.add("noinline")
     weights, x, y, y_stride, n_block = function.args
-    totals = [variable(b, zeros(F32_X16)) for _ in range(n_token)]
+    size = min(n_token, MOST_TOKENS_AT_ONCE) if target.has_byte_chains else n_token
     x_bytes = LAYOUTS[fmt.activation].n_word * WORD * n_token
-    with counted_loop(b, integer(0), n_block) as block:
-        weights_at = scaled(b, weights, block, fmt.block_bytes)
-        x_at = scaled(b, x, block, x_bytes)
-        fmt.emit(Tile(b, target, n_token, fmt.block_bytes, weights_at, x_at, totals))
-    for token, slot in enumerate(totals):
-        store(b, b.load(slot), b.add(y, b.mul(y_stride, integer(token))))
+    totals = [variable(b, zeros(F32_X16)) for _ in range(size)]
+    with counted_loop(b, integer(0), integer(n_token), size) as first:
+        for slot in totals:
+            b.store(zeros(F32_X16), slot)
+        x_part = scaled(b, x, first, WORD)
+        with counted_loop(b, integer(0), n_block) as block:
+            weights_at = scaled(b, weights, block, fmt.block_bytes)
+            x_at = scaled(b, x_part, block, x_bytes)
+            fmt.emit(Tile(b, target, size, n_token, fmt.block_bytes, weights_at, x_at, totals))
+        for token, slot in enumerate(totals):
+            y_token = b.add(y, b.mul(y_stride, offset(b, first, token)))
+            store(b, b.load(slot), y_token)
     b.ret_void()
     return function
 

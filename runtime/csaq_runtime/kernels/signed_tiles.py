@@ -11,9 +11,11 @@ from csaq_runtime.kernels.activation import WORD, Activation, Block256
 from csaq_runtime.kernels.block32_tiles import flip_sign_bits
 from csaq_runtime.kernels.lookup import IQ4_VALUES, lookup_biased
 from csaq_runtime.kernels.superblock import (
+    Codes,
     ScaleTable,
     add_codes,
     finish,
+    multiply_into,
     scale_into,
     sub_blocks,
     zero_sums,
@@ -32,7 +34,6 @@ from csaq_runtime.simd.vector import (
     scaled,
     shift_right,
     splat,
-    to_float,
 )
 
 _NIBBLES = 0x0F0F0F0F
@@ -41,7 +42,7 @@ _NIBBLES = 0x0F0F0F0F
 def _starts(tile: Tile, index: Any, words: range) -> list[Any]:
     """Accumulators for `dot_biased`: the sum of some -128 · Σ₁₆ words, `len(words)` per index."""
     b = tile.b
-    base = scaled(b, tile.x, index, len(words) * tile.n_token * WORD)
+    base = scaled(b, tile.x, index, len(words) * tile.n_beside * WORD)
 
     def correction(token: int) -> Any:
         values = [tile.x_word(I32, word, token, base) for word in words]
@@ -62,13 +63,13 @@ def _iq4_xs_scales(tile: Tile) -> list[Any]:
     for index in range(8):
         bottom = and_mask(b, shift_right(b, low, 4 * index), 0xF)
         top = and_mask(b, shift_right(b, high, 2 * index - 4), 0x30)
-        scales.append(to_float(b, b.sub(b.or_(bottom, top), constant(I32_X16, 32))))
+        scales.append(b.sub(b.or_(bottom, top), constant(I32_X16, 32)))
     return scales
 
 
 def _iq4_xs(tile: Tile) -> None:
     b = tile.b
-    scale, table, sums = tile.half(0), ScaleTable(b, _iq4_xs_scales(tile)), zero_sums(tile)
+    scale, table, sums = tile.half(0), ScaleTable(tile, _iq4_xs_scales(tile)), zero_sums(tile)
     first = Block256.MINUS_128_SUM_16
     with sub_blocks(tile, 8, 8) as (block, x):
         base = scaled(b, tile.weights, block, 256)
@@ -80,12 +81,12 @@ def _iq4_xs(tile: Tile) -> None:
         ]
         codes = [lookup_biased(b, tile.target, as_bytes(b, word), IQ4_VALUES) for word in nibbles]
         starts = _starts(tile, block, range(first, first + 2))
-        scale_into(tile, sums, add_codes(tile, codes, 0, x, starts, dot_biased), table.at(block))
+        multiply_into(tile, sums, Codes(codes, 128, 0, x, starts), table.at(block))
     finish(tile, sums, scale)
 
 
 def _codes_16(tile: Tile) -> None:
-    b, sums = tile.b, zero_sums(tile)
+    b, sums = tile.b, zero_sums(tile, F32_X16)
     first = Block256.MINUS_128_SUM_16
     with sub_blocks(tile, 16, 4) as (group, x):
         scale = tile.weight(F32_X16, 0, scaled(b, tile.weights, group, 64))

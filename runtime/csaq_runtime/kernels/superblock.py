@@ -14,9 +14,10 @@ from llvmlite import ir
 
 from csaq_runtime.kernels.activation import WORD, Block256
 from csaq_runtime.kernels.tile import Tile
-from csaq_runtime.simd.integer_dot import dot_pairs, dot_unsigned
+from csaq_runtime.simd.chain import longest_chain, multiply_biased, multiply_bytes, pin, widen
+from csaq_runtime.simd.integer_dot import dot_biased, dot_pairs, dot_unsigned
 from csaq_runtime.simd.vector import (
-    F32_X16,
+    I16_X16,
     I16_X32,
     I32,
     I32_X16,
@@ -27,7 +28,9 @@ from csaq_runtime.simd.vector import (
     counted_loop,
     fused_multiply_add,
     integer,
+    join,
     offset,
+    parts,
     scaled,
     shift_right,
     splat,
@@ -42,7 +45,7 @@ def sub_blocks(tile: Tile, count: int, x_words: int) -> Iterator[tuple[Any, Any]
     """Loop over `count` sub-blocks; yields (index, address of x, `x_words` words further each)."""
     with counted_loop(tile.b, integer(0), integer(count)) as index:
         tile.fetch_ahead(index, count)
-        yield index, scaled(tile.b, tile.x, index, x_words * tile.n_token * WORD)
+        yield index, scaled(tile.b, tile.x, index, x_words * tile.n_beside * WORD)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def column_steps(tile: Tile, step_bytes: int) -> Iterator[ColumnStep]:
         tile.fetch_ahead(index, 4)
         sixteen, half = b.lshr(index, integer(1)), b.and_(index, integer(1))
         first_group = b.add(b.mul(half, integer(8)), sixteen)
-        x = scaled(b, tile.x, first_group, 4 * tile.n_token * WORD)
+        x = scaled(b, tile.x, first_group, 4 * tile.n_beside * WORD)
         yield ColumnStep(half, sixteen, x, first_group, scaled(b, tile.weights, index, step_bytes))
 
 
@@ -80,30 +83,36 @@ def variable_shift(b: Any, vector: Any, index: Any, n_bit: int) -> Any:
 
 
 class ScaleTable:
-    """Sub-block scales of 16 rows as float32 vectors, on the stack, indexed at run time."""
+    """Sub-block scales of 16 rows (int32 vectors) on the stack, indexed at run time."""
 
-    def __init__(self, b: Any, scales: list[Any]) -> None:
-        self.b = b
+    def __init__(self, tile: Tile, scales: list[Any]) -> None:
+        self.b = b = tile.b
         with b.goto_entry_block():
-            self.slots = b.alloca(ir.ArrayType(F32_X16, len(scales)))
+            self.slots = b.alloca(ir.ArrayType(I32_X16, len(scales)))
         for index, scale in enumerate(scales):
-            b.store(scale, b.gep(self.slots, [integer(0), integer(index)]))
+            factor = both_halves(b, scale) if tile.target.has_byte_chains else scale
+            b.store(factor, b.gep(self.slots, [integer(0), integer(index)]))
 
     def at(self, index: Any, stride: int = 1, first: int = 0) -> Any:
-        """Scale number `index * stride + first` (index: i64)."""
+        """Scale number `index * stride + first` (index: i64), as `multiply_into` takes it."""
         number = offset(self.b, self.b.mul(index, integer(stride)), first)
         return self.b.load(self.b.gep(self.slots, [ir.Constant(I64, 0), number]))
 
 
+def both_halves(b: Any, scale: Any) -> Any:
+    """16 int32 within int16 → the same number in both int16 halves of every lane."""
+    return b.or_(b.shl(scale, constant(I32_X16, 16)), b.and_(scale, constant(I32_X16, 0xFFFF)))
+
+
 def byte_scales(tile: Tile, words: list[Any], signed: bool = False) -> list[Any]:
-    """Scales packed four bytes to a word → one float32 vector per scale, in order."""
+    """Scales packed four bytes to a word → one int32 vector per scale, in order."""
     b = tile.b
     scales = []
     for word in words:
         for index in range(4):
             top = b.shl(word, constant(I32_X16, 24 - 8 * index))
             shift = b.ashr if signed else b.lshr
-            scales.append(to_float(b, shift(top, constant(I32_X16, 24))))
+            scales.append(shift(top, constant(I32_X16, 24)))
     return scales
 
 
@@ -144,14 +153,14 @@ def offset_sums(tile: Tile, scales: list[Any], code_offset: int) -> list[Any]:
 
     def start(token: int) -> Any:
         sums = weighted_sums(tile, scales, Block256.SUM_16_PAIRS, token)
-        return variable(tile.b, to_float(tile.b, tile.b.mul(sums, factor)))
+        return variable(tile.b, tile.b.mul(sums, factor))
 
     return tile.each_token(start)
 
 
-def zero_sums(tile: Tile) -> list[Any]:
-    """One float32 running sum per token, at zero."""
-    return tile.each_token(lambda _token: variable(tile.b, zeros(F32_X16)))
+def zero_sums(tile: Tile, vector_type: Any = I32_X16) -> list[Any]:
+    """One running sum per token, at zero."""
+    return tile.each_token(lambda _token: variable(tile.b, zeros(vector_type)))
 
 
 def add_codes(
@@ -171,8 +180,67 @@ def add_codes(
     return dots
 
 
+@dataclass(frozen=True)
+class Codes:
+    """Codes of consecutive columns: vectors that meet x from word `first_word` on.
+
+    They are 0 … `largest`, or with `starts` biased ones as `dot_biased` takes them.
+    """
+
+    vectors: list[Any]
+    largest: int
+    first_word: int
+    x: Any
+    starts: list[Any] | None = None
+
+
+def multiply_into(tile: Tile, sums: list[Any], codes: Codes, scale: Any) -> None:
+    """`sums += scale · Σ codes · x` per token, in int32; `scale` is from a `ScaleTable`."""
+    if tile.target.has_byte_chains:
+        _chain_into(tile, sums, codes, scale)
+    else:
+        _dots_into(tile, sums, codes, scale)
+
+
+def _dots_into(tile: Tile, sums: list[Any], codes: Codes, scale: Any) -> None:
+    b = tile.b
+    dot = dot_biased if codes.starts else dot_unsigned
+    dots = add_codes(tile, codes.vectors, codes.first_word, codes.x, codes.starts, dot)
+    for slot, dot in zip(sums, dots, strict=True):
+        b.store(b.add(b.load(slot), b.mul(dot, scale)), slot)
+
+
+def _chain_into(tile: Tile, sums: list[Any], codes: Codes, scale: Any) -> None:
+    b, n_word = tile.b, 1 if codes.starts else longest_chain(codes.largest)
+    product = multiply_biased if codes.starts else multiply_bytes
+    factors = parts(b, b.bitcast(scale, I16_X32), 2)
+    for start in range(0, len(codes.vectors), n_word):
+        word = codes.first_word + start
+        vectors = codes.vectors[start : start + n_word]
+        chains = _chains(tile, vectors, word, codes.x, product)
+        for slot, halves in zip(sums, chains, strict=True):
+            products = [widen(b, *pair) for pair in zip(halves, factors, strict=True)]
+            b.store(b.add(b.load(slot), join(b, products)), slot)
+
+
+def _chains(
+    tile: Tile, vectors: list[Any], first_word: int, x: Any, product: Callable[..., Any]
+) -> list[list[Any]]:
+    """Per token, int16 sums of products: of the lower and of the upper 8 rows."""
+    b, sums = tile.b, [zeros(I16_X16)] * (2 * tile.n_token)
+    for index, vector in enumerate(vectors):
+        halves = parts(b, as_bytes(b, vector), 2)
+        for token in range(tile.n_token):
+            x_codes = tile.x_word(I32, first_word + index, token, x, 8)
+            for half, codes in enumerate(halves):
+                place = 2 * token + half
+                sums[place] = b.add(sums[place], product(b, codes, x_codes))
+        sums = pin(b, sums)
+    return [sums[start : start + 2] for start in range(0, len(sums), 2)]
+
+
 def scale_into(tile: Tile, sums: list[Any], dots: list[Any], scale: Any) -> None:
-    """`sums += dots · scale`, per token."""
+    """`sums += dots · scale` per token, in float32."""
     for slot, dot in zip(sums, dots, strict=True):
         total = fused_multiply_add(tile.b, to_float(tile.b, dot), scale, tile.b.load(slot))
         tile.b.store(total, slot)

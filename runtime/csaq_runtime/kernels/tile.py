@@ -35,11 +35,15 @@ PREFETCH_DISTANCE = 12 * 1024
 
 @dataclass(frozen=True)
 class Tile:
-    """Where one block's operands are, and the running totals (one slot per token)."""
+    """Where one block's operands are, and the running totals (one slot per token).
+
+    The words of `n_beside` tokens lie side by side; the tile's are the first `n_token` of them.
+    """
 
     b: Any
     target: Target
     n_token: int
+    n_beside: int
     block_bytes: int
     weights: Any
     x: Any
@@ -67,10 +71,13 @@ class Tile:
         bits = self.weight(I16_X16, n_byte)
         return half_to_float(self.b, self.target, bits)
 
-    def x_word(self, word_type: Any, word: int, token: int, base: Any = None) -> Any:
-        """Word number `word` of a token in all 16 lanes; `base` replaces the block's address."""
+    def x_word(
+        self, word_type: Any, word: int, token: int, base: Any = None, n_lane: int = N_ROW
+    ) -> Any:
+        """Word number `word` of a token in all lanes; `base` replaces the block's address."""
         base = self.x if base is None else base
-        return splat_load(self.b, base, word_type, (word * self.n_token + token) * WORD)
+        place = (word * self.n_beside + token) * WORD
+        return splat_load(self.b, base, word_type, place, n_lane)
 
     def x_codes(self, word: int, token: int, base: Any = None) -> Any:
         """Four codes of a token, repeated 16 times."""

@@ -51,6 +51,11 @@ class Target:
         return self.has_vnni_512 or self.has_vnni_256 or (self.is_arm and "i8mm" in self.features)
 
     @property
+    def has_byte_chains(self) -> bool:
+        """Multiplies bytes into int16 sums and has nothing better: see `chain`."""
+        return self.has_avx2 and not self.has_mixed_sign_dot
+
+    @property
     def has_half_conversion(self) -> bool:
         """Converts float16 in hardware: F16C on x86, always on 64-bit ARM."""
         return self.is_arm or "f16c" in self.features

@@ -15,10 +15,12 @@ from llvmlite import ir
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 HALF, F32 = ir.HalfType(), ir.FloatType()
 BYTES_64 = ir.VectorType(I8, 64)
+BYTES_32 = ir.VectorType(I8, 32)
 BYTES_16 = ir.VectorType(I8, 16)
 I16_X32 = ir.VectorType(I16, 32)
 I16_X16 = ir.VectorType(I16, 16)
 I32_X16 = ir.VectorType(I32, 16)
+I32_X8 = ir.VectorType(I32, 8)
 F32_X16 = ir.VectorType(F32, 16)
 
 
@@ -81,9 +83,9 @@ def splat(b: Any, value: Any, n_lane: int = 16) -> Any:
     return shuffle(b, single, undefined(vector_type), [0] * n_lane)
 
 
-def splat_load(b: Any, address: Any, scalar_type: Any, n_byte: int = 0) -> Any:
-    """One scalar from memory in all 16 lanes."""
-    return splat(b, load(b, address, scalar_type, n_byte))
+def splat_load(b: Any, address: Any, scalar_type: Any, n_byte: int = 0, n_lane: int = 16) -> Any:
+    """One scalar from memory in all lanes."""
+    return splat(b, load(b, address, scalar_type, n_byte), n_lane)
 
 
 def part(b: Any, vector: Any, start: int, n_lane: int) -> Any:
