@@ -83,8 +83,10 @@ def tune(
 
 
 def is_tunable(ggml_type: GGMLType) -> bool:
-    """Whether blocks of the type have a factor of their own."""
-    return ggml_type in CODE_FORMATS or ggml_type in GRID_FORMATS
+    """Whether blocks of the type have a factor of their own that can change a little."""
+    if ggml_type in CODE_FORMATS:
+        return not CODE_FORMATS[ggml_type].power_of_two
+    return ggml_type in GRID_FORMATS
 
 
 class _Knob:

@@ -6,7 +6,7 @@ formats that round several weights at once to a grid are in `grid_format`.
 
 from dataclasses import dataclass
 
-from csaq_export.quantize import iq4_layout, k_layout, legacy_layout
+from csaq_export.quantize import iq4_layout, k_layout, legacy_layout, mxfp4_layout
 from csaq_export.quantize.legacy_layout import Pack, Unpack
 from csaq_runtime.formats import GGMLType
 
@@ -19,7 +19,8 @@ class CodeFormat:
     """One format: `levels[code]` times the sub-block's scale, minus its offset, is the weight.
 
     `scale_range` and `min_range` bound the integers kept per sub-block (both
-    inclusive); (1, 1) means that the half-precision value itself is the scale.
+    inclusive); (1, 1) means that the half-precision value itself is the scale, or one
+    that must be a `power_of_two`.
     """
 
     block_size: int
@@ -29,6 +30,7 @@ class CodeFormat:
     min_range: tuple[int, int] | None
     pack: Pack
     unpack: Unpack
+    power_of_two: bool = False
 
     @property
     def sub_size(self) -> int:
@@ -54,6 +56,7 @@ _Q3_K = (k_layout.pack_q3_k, k_layout.unpack_q3_k)
 _Q4_K = (k_layout.pack_q4_k, k_layout.unpack_q4_k)
 _Q5_K = (k_layout.pack_q5_k, k_layout.unpack_q5_k)
 _Q6_K = (k_layout.pack_q6_k, k_layout.unpack_q6_k)
+_MXFP4 = (mxfp4_layout.pack_mxfp4, mxfp4_layout.unpack_mxfp4)
 _IQ4_XS = (iq4_layout.pack_iq4_xs, iq4_layout.unpack_iq4_xs)
 
 CODE_FORMATS: dict[GGMLType, CodeFormat] = {
@@ -69,4 +72,5 @@ CODE_FORMATS: dict[GGMLType, CodeFormat] = {
     GGMLType.Q6_K: CodeFormat(256, 16, _span(-32, 31), (-128, 127), None, *_Q6_K),
     GGMLType.IQ4_NL: CodeFormat(32, 1, IQ4_LEVELS, _ONE, None, *_4BIT),
     GGMLType.IQ4_XS: CodeFormat(256, 8, IQ4_LEVELS, (-32, 31), None, *_IQ4_XS),
+    GGMLType.MXFP4: CodeFormat(32, 1, mxfp4_layout.LEVELS, _ONE, None, *_MXFP4, power_of_two=True),
 }

@@ -21,7 +21,8 @@ def descend(weight: Tensor, coded: Coded, curvature: Tensor, n_sweep: int) -> Co
     """
     for _ in range(n_sweep):
         coded = _sweep_codes(weight, coded, curvature)
-        coded = _refit_factors(weight, coded, curvature)
+        if not coded.format.power_of_two:
+            coded = _refit_factors(weight, coded, curvature)
     return coded
 
 

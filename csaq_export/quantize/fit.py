@@ -8,6 +8,7 @@ from csaq_export.quantize.code_format import CodeFormat
 from csaq_export.quantize.half_grid import HalfGrid, half_grid
 from csaq_export.quantize.importance import error_weights
 from csaq_export.quantize.moments import SubBlocks, sub_blocks
+from csaq_export.quantize.power_search import search_power
 from csaq_export.quantize.scale_search import search_scale
 from csaq_export.quantize.sub_scales import choose_sub_scales
 
@@ -26,6 +27,8 @@ def fit(
     if code_format.min_range == (1, 1):
         return _fit_offset_block(values, weights, code_format, grid)
     data = sub_blocks(values, weights)
+    if code_format.power_of_two:
+        return BlockParams(grid.restore(search_power(data, code_format)), _ones(blocks))
     if code_format.scale_range == (1, 1):
         d = grid.restore(grid.round(search_scale(data, code_format)[:, 0]))
         return BlockParams(d, _ones(blocks))

@@ -27,6 +27,9 @@ def random_params(ggml_type: GGMLType, n: int, rng: np.random.Generator) -> Bloc
         values = rng.integers(span[0], span[1] + 1, (n, code_format.n_sub))
         return torch.from_numpy(values.astype(np.int32))
 
+    if code_format.power_of_two:
+        powers = 2.0 ** rng.integers(-120, 120, n).astype(np.float32)
+        return BlockParams(torch.from_numpy(powers), integers((1, 1)))
     if code_format.min_range is None:
         return BlockParams(factors(), integers(code_format.scale_range))
     scales, mins = integers(code_format.scale_range), integers(code_format.min_range)
