@@ -24,6 +24,17 @@ def read_integers(file: GGUFFile, name: str, n: int | None = None) -> NDArray[np
     return values.astype(np.int64)
 
 
+def read_columns(file: GGUFFile, name: str) -> NDArray[np.int64]:
+    """Columns of a matrix: I32, or I16 without sign for rows of up to 65,536 weights."""
+    info = file.tensors[name]
+    if info.type is not GGMLType.I16:
+        return read_integers(file, name)
+    if len(info.shape) != 1:
+        raise wrong(file, name, f"shape {info.shape}, expected a vector")
+    values: NDArray[np.uint16] = file.data(name)[0].view("<u2")
+    return values.astype(np.int64)
+
+
 def check_range(file: GGUFFile, name: str, values: NDArray[np.int64], stop: int) -> None:
     """Refuse indices outside 0 … stop - 1."""
     outside = (values < 0) | (values >= stop)

@@ -1,8 +1,8 @@
 """How a rows file is told from a stock one, and what its tensors are called.
 
 A matrix `blk.3.ffn_up` is `blk.3.ffn_up.weight` or tiers `blk.3.ffn_up.weight.b16`, `….b8`, … with
-`blk.3.ffn_up.rows`; `….outlier_{values,columns,offsets}` and `….lowrank`, `….lowrank_columns` may
-stand beside both.
+`blk.3.ffn_up.rows`; `….outlier_{values,columns,offsets}` (and `….outlier8_…`) and `….lowrank`,
+`….lowrank_columns` may stand beside both.
 """
 
 import re
@@ -13,8 +13,12 @@ PREFIX = "csaq-"
 
 ROWS = "rows"
 OUTLIERS = ("outlier_values", "outlier_columns", "outlier_offsets")
+OUTLIERS8 = ("outlier8_values", "outlier8_columns", "outlier8_offsets")
+OUTLIER_SETS = (OUTLIERS, OUTLIERS8)
+"""A matrix may have two sets, the second of coarser values; a weight is in one of them."""
+
 LOWRANK = ("lowrank", "lowrank_columns")
-BESIDE = (ROWS, *OUTLIERS, *LOWRANK)
+BESIDE = (ROWS, *OUTLIERS, *OUTLIERS8, *LOWRANK)
 """Last parts of the names of tensors beside a matrix."""
 
 _TIER = re.compile(r"(.+)\.weight\.b([1-9]|[12][0-9]|3[0-2])")

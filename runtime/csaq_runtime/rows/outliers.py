@@ -6,10 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csaq_runtime.errors import GGUFError
-from csaq_runtime.formats import GGMLType
+from csaq_runtime.formats import LAYOUTS, GGMLType
 from csaq_runtime.gguf import GGUFFile
-from csaq_runtime.rows.integers import check_range, read_integers, wrong
-from csaq_runtime.rows.names import OUTLIERS
+from csaq_runtime.rows.integers import check_range, read_columns, read_integers, wrong
+from csaq_runtime.rows.names import OUTLIER_SETS
+
+VALUE_TYPES = frozenset(
+    {GGMLType.F32, GGMLType.F16, GGMLType.BF16, GGMLType.Q8_0, GGMLType.Q5_0, GGMLType.Q4_0}
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,28 @@ class Outliers:
 
 
 def read_outliers(file: GGUFFile, base: str, shape: tuple[int, int]) -> Outliers | None:
-    """The outliers of matrix `base`, if it has any."""
-    names = [f"{base}.{last}" for last in OUTLIERS]
+    """The outliers of matrix `base`, if it has any: of one set or two."""
+    found = [_read_set(file, base, names, shape) for names in OUTLIER_SETS]
+    sets = [each for each in found if each is not None]
+    if len(sets) < 2:
+        return sets[0] if sets else None
+    merged = _merged(*sets)
+    _check_columns(file, f"{base}.{OUTLIER_SETS[1][1]}", merged.columns, merged.offsets)
+    return merged
+
+
+def _read_set(
+    file: GGUFFile, base: str, parts: tuple[str, ...], shape: tuple[int, int]
+) -> Outliers | None:
+    names = [f"{base}.{part}" for part in parts]
     there = [name for name in names if name in file.tensors]
     if not there:
         return None
     for name in names:
         if name not in there:
             raise GGUFError(file.path, f"tensor {name}", f"is missing, but {there[0]} is there")
-    values = _read_values(file, names[0])
-    columns = read_integers(file, names[1], len(values))
+    columns = read_columns(file, names[1])
+    values = _read_values(file, names[0], len(columns))
     check_range(file, names[1], columns, shape[1])
     offsets = read_integers(file, names[2], shape[0] + 1)
     _check_offsets(file, names[2], offsets, len(values))
@@ -57,11 +73,25 @@ def read_outliers(file: GGUFFile, base: str, shape: tuple[int, int]) -> Outliers
     return Outliers(values, columns, offsets)
 
 
-def _read_values(file: GGUFFile, name: str) -> NDArray[np.float32]:
+def _merged(first: Outliers, second: Outliers) -> Outliers:
+    """Both sets as one, columns of a row in order."""
+    rows = np.concatenate([np.repeat(np.arange(len(s.offsets) - 1), np.diff(s.offsets))
+                           for s in (first, second)])  # fmt: skip
+    columns = np.concatenate([first.columns, second.columns])
+    order = np.lexsort((columns, rows))
+    values = np.concatenate([first.values, second.values])
+    return Outliers(values[order], columns[order], first.offsets + second.offsets)
+
+
+def _read_values(file: GGUFFile, name: str, n: int) -> NDArray[np.float32]:
+    """The first `n` values; a type of blocks fills its last one with zeros."""
     info = file.tensors[name]
-    if info.type not in (GGMLType.F16, GGMLType.BF16, GGMLType.F32) or len(info.shape) != 1:
-        raise wrong(file, name, f"{info.type.name} {info.shape}, expected a vector of F16 or F32")
-    values = file.float32(name)
+    if info.type not in VALUE_TYPES or len(info.shape) != 1:
+        raise wrong(file, name, f"{info.type.name} {info.shape}, expected a vector of values")
+    block = LAYOUTS[info.type].block_size
+    if info.shape[0] != -(-n // block) * block:
+        raise wrong(file, name, f"{info.shape[0]} values for {n} columns")
+    values = file.float32(name)[:n]
     if not np.isfinite(values).all():
         raise wrong(file, name, f"item {np.isfinite(values).argmin()} is not finite")
     return values

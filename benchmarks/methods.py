@@ -1,0 +1,103 @@
+"""The published methods on one model, at equal bytes, on the task and off it.
+
+`python benchmarks/methods.py MODEL --task TEXT --task-eval TEXT --other TEXT [--chunks 12]`
+
+prints a table: bits per weight, divergence from F16 and perplexity on both texts. The rival of
+TaCQ is error feedback in types that fill the same bytes (`csaq convert --size`), rounded by the
+same text; the ratio 0 is TaCQ's base alone.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from csaq_export.budget.target import Target
+from csaq_export.calibrated import Request, convert_calibrated
+from csaq_export.guidance import Calibrating
+from csaq_export.methods.tacq import TacqRequest, convert_tacq
+from csaq_export.methods.tiers import Tiers, TiersRequest, convert_tiers
+from csaq_export.pipeline import Conversion, convert
+from csaq_runtime.engine import Engine
+from csaq_runtime.evaluate import evaluate, text_windows
+
+N_CTX = 512
+RATIOS = (0.0, 0.0035, 0.02)
+TIERS = (None, 6.0, 7.0, 8.0)
+
+
+def main() -> None:
+    """Convert, measure, print."""
+    options = read_options()
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        base = folder / "F16.gguf"
+        convert(Conversion(options.model, base, "F16"))
+        files = {**tacq_files(options, folder), **tiers_files(options, folder)}
+        print("file | bpw | task KL | task PPL | other KL | other PPL")
+        for name, (path, bpw) in files.items():
+            cells = [f"{bpw:.3f}"]
+            for text in (options.task_eval, options.other):
+                kl, perplexity = measured(path, base, text, options.chunks)
+                cells += [f"{kl:.4f}", f"{perplexity:.2f}"]
+            print(" | ".join((name, *cells)), flush=True)
+
+
+def read_options() -> argparse.Namespace:
+    """Model and texts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    for name in ("--task", "--task-eval", "--other"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--chunks", type=int, default=12)
+    parser.add_argument("--nsamples", type=int, default=48)
+    return parser.parse_args()
+
+
+def tacq_files(options: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, float]]:
+    """TaCQ at several ratios, and types of the same size."""
+    calibrating = Calibrating(str(options.task), options.nsamples, N_CTX, 0, "cpu")
+    found = {}
+    for bits in (2, 3):
+        for ratio in RATIOS:
+            out = folder / f"tacq-{bits}-{ratio}.gguf"
+            wanted = TacqRequest(calibrating, options.task, bits, ratio, folder / "work")
+            plan = convert_tacq(Conversion(options.model, out, ""), wanted, quiet)
+            found[f"TaCQ {bits} bits, ratio {ratio}"] = (out, plan.bpw)
+            if ratio == 0.0:
+                continue
+            same = folder / f"same-{bits}-{ratio}.gguf"
+            rival = Request(
+                calibrating, Target(size=plan.n_bytes), "fast", work_dir=folder / "work"
+            )
+            plan = convert_calibrated(Conversion(options.model, same, "Q4_K_M"), rival)
+            found[f"error feedback, same bytes as {bits} bits, {ratio}"] = (same, plan.bpw)
+    return found
+
+
+def tiers_files(options: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, float]]:
+    """The article's shares, and sizes asked for."""
+    calibrating = Calibrating(str(options.task), options.nsamples, N_CTX, 0, "cpu")
+    found = {}
+    for bpw in TIERS:
+        out = folder / f"tiers-{bpw}.gguf"
+        wanted = TiersRequest(calibrating, Tiers(), bpw, folder / "work")
+        plan = convert_tiers(Conversion(options.model, out, ""), wanted, quiet)
+        found[f"tiers, asked for {bpw or Tiers().text()}"] = (out, plan.bpw)
+    return found
+
+
+def measured(path: Path, base: Path, text: Path, n_chunk: int) -> tuple[float, float]:
+    """Divergence from F16 and perplexity."""
+    with Engine.open(path, n_ctx=N_CTX) as engine, Engine.open(base, n_ctx=N_CTX) as original:
+        windows = text_windows(engine, text.read_text(encoding="utf-8"), N_CTX, n_chunk)
+        (found,) = evaluate([engine], windows, original)
+    assert found.divergence is not None
+    return found.divergence.mean.value, found.perplexity.value
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+if __name__ == "__main__":
+    main()
