@@ -38,6 +38,12 @@ class QuantizedWeight:
         n_row, n_col = self.shape
         return 8 * self.n_bytes / (n_row * n_col)
 
+    def parts(self) -> list[tuple[TierShape, Packed, Tensor]]:
+        """Each tier with its blocks and the indices int64 [n] of its rows."""
+        ends = torch.tensor([tier.n_row for tier in self.tiers]).cumsum(0)[:-1]
+        places = self.rows.long().tensor_split(ends)
+        return list(zip(self.tiers, self.packed, places, strict=True))
+
     def element_size_bytes(self) -> float:
         """Bytes per weight, everything counted."""
         return self.bits / 8

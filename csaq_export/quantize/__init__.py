@@ -3,7 +3,14 @@
 Stages for callers that round differently: `fit` chooses scales, `round_codes`
 (or `nearest_codes`, column by column) rounds, `CodeFormat.pack` packs. The codebook
 types have `fit_grid`, `round_grid` and `GridFormat.pack`.
+
+`csaq_export.quantize(model, calib, config)`, by its published name, is CSAQ on a model in memory:
+the package can be called, and passes on to `csaq_export.hf.pipeline.quantize`.
 """
+
+import sys
+from types import ModuleType
+from typing import Any
 
 from csaq_export.quantize.block_params import BlockParams
 from csaq_export.quantize.code_format import CODE_FORMATS, CodeFormat
@@ -32,3 +39,23 @@ __all__ = [
     "round_codes",
     "round_grid",
 ]
+
+
+class _Callable(ModuleType):
+    """This package as the function of its name; see `csaq_export.hf.pipeline.quantize`."""
+
+    def __call__(
+        self,
+        model: Any,
+        calib_data: Any,
+        config: Any = None,
+        tokenizer: Any = None,
+        seq_len: int = 128,
+        calibration_domain: str = "user_provided",
+    ) -> Any:
+        from csaq_export.hf.pipeline import quantize
+
+        return quantize(model, calib_data, config, tokenizer, seq_len, calibration_domain)
+
+
+sys.modules[__name__].__class__ = _Callable
