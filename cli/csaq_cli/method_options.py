@@ -16,11 +16,21 @@ if TYPE_CHECKING:
     from csaq_export.plan import Plan
 
 Command = TypeVar("Command", bound=Callable[..., None])
-METHODS = ("tiers", "tacq")
+METHODS = ("csaq", "tiers", "tacq")
 
 _OPTIONS = (
     click.option("--method", type=click.Choice(METHODS),
                  help="A published method instead of types per matrix."),
+    click.option("--layout", type=click.Choice(["stock", "rows"]),
+                 help="rows: with --method csaq; stock: of a rows file, one llama.cpp loads."),
+    click.option("--bits", metavar="LIST",
+                 help="Method csaq: bits that a row may have; default 2,4,8,16."),
+    click.option("--protection-floor", type=click.FloatRange(0, 1),
+                 help="Method csaq: share of salient rows with 8 bits at least; default 0.1."),
+    click.option("--clique-threshold", type=click.FloatRange(0, 1, min_open=True),
+                 help="Method csaq: similarity from which rows share their bits; default 0.85."),
+    click.option("--group-size", type=int,
+                 help="Method csaq: 256 or 32 weights to a block; default 256."),
     click.option("--tiers", metavar="SHARES",
                  help="Method tiers: shares of weights by bits, e.g. 16:0.05,8:0.20,4:rest."),
     click.option("--task", type=click.Path(path_type=Path, exists=True),
@@ -31,6 +41,10 @@ _OPTIONS = (
                  help="Method tacq: share of weights at 16 bits; default 0.0035."),
 )  # fmt: skip
 _OWNERS = {
+    "bits": "csaq",
+    "protection_floor": "csaq",
+    "clique_threshold": "csaq",
+    "group_size": "csaq",
     "tiers": "tiers",
     "task": "tacq",
     "base_bits": "tacq",
@@ -70,6 +84,30 @@ def convert_by_method(
 ) -> "Plan":
     """Write the file by the method asked for and return its plan."""
     return _RECIPES[options["method"]](conversion, read_calibrating(options), options, report)
+
+
+def _csaq(
+    conversion: "Conversion",
+    calibrating: "Calibrating",
+    options: Mapping[str, Any],
+    report: "Report",
+) -> "Plan":
+    from csaq_export.methods.csaq.convert import convert_csaq
+    from csaq_export.methods.csaq.options import SUPER_BLOCK, CsaqRequest, read_bits
+
+    if options["layout"] == "stock":
+        raise UsageError("--method csaq writes the rows layout", "leave --method out for stock")
+    group_size = options["group_size"] or SUPER_BLOCK
+    given = {"protected": options["protection_floor"], "similarity": options["clique_threshold"]}
+    request = CsaqRequest(
+        calibrating,
+        4.0 if options["bpw"] is None else options["bpw"],
+        bits=read_bits(options["bits"] or "2,4,8,16", group_size),
+        group_size=group_size,
+        work_dir=_work_dir(options),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    return convert_csaq(conversion, request, report)
 
 
 def _tiers(
@@ -113,4 +151,4 @@ def _tacq(
     return convert_tacq(conversion, request, report)
 
 
-_RECIPES = {"tiers": _tiers, "tacq": _tacq}
+_RECIPES = {"csaq": _csaq, "tiers": _tiers, "tacq": _tacq}

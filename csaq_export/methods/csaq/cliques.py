@@ -1,0 +1,86 @@
+"""Kept-back text → cliques of rows, their salience, and which of them are protected."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from csaq_export.cliques import SINGLETON, Cliques
+from csaq_export.coactivation import cliques_of, held_coactivation
+from csaq_export.methods.csaq.options import CsaqRequest
+from csaq_export.methods.session import Session
+from csaq_export.sensitivity import Sensitivities, linear_places
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows of one matrix that share their bits, int64 [n], and their mean salience."""
+
+    name: str
+    rows: Tensor
+    salience: float
+
+
+def find_labels(session: Session, request: CsaqRequest) -> dict[str, Tensor]:
+    """Clique of every row of every matrix, in the file's order; all alone outside the layers."""
+    guidance = session.guidance
+    labels = {
+        name: guidance.model.to_gguf(name, cliques_of(counts, request.similarity).labels)
+        for name, counts in held_coactivation(guidance).items()
+    }
+    for name in guidance.sensitivities:
+        if name not in labels:
+            n_row = guidance.model.weights[name].n_row
+            labels[name] = torch.full((n_row,), SINGLETON)
+    return {name: labels[name] for name in session.matrices() if name in labels}
+
+
+def find_units(session: Session, labels: Mapping[str, Tensor]) -> list[Unit]:
+    """Every clique and every single row, matrix by matrix in file order."""
+    found: list[Unit] = []
+    for name, label in labels.items():
+        salience = _salience(session, name)
+        groups: dict[int, list[int]] = {}
+        for row, clique in enumerate(label.tolist()):
+            groups.setdefault(clique if clique != SINGLETON else -2 - row, []).append(row)
+        for rows in groups.values():
+            members = torch.tensor(rows)
+            found.append(Unit(name, members, float(salience[members].mean())))
+    return found
+
+
+def _salience(session: Session, name: str) -> Tensor:
+    """|g·W| per weight of each row; 0 for matrices outside the layers, which are not protected."""
+    guidance = session.guidance
+    assert isinstance(guidance.sensitivities, Sensitivities)
+    statistics = guidance.sensitivities.statistics
+    place = linear_places(guidance.model, statistics).get(name)
+    weight = guidance.model.weights[name]
+    if place is None:
+        return torch.zeros(weight.n_row)
+    rows = statistics.of_one(*place).salience_rows
+    return guidance.model.to_gguf(name, rows) / weight.n_col
+
+
+def protected(units: list[Unit], share: float) -> set[int]:
+    """Numbers of the most salient units that hold at most `share` of the rows in layers."""
+    inside = [i for i, unit in enumerate(units) if unit.name.startswith("blk.")]
+    room = share * sum(len(units[i].rows) for i in inside)
+    found: set[int] = set()
+    for i in sorted(inside, key=lambda i: -units[i].salience):
+        room -= len(units[i].rows)
+        if room < 0:
+            break
+        found.add(i)
+    return found
+
+
+def histogram(labels: Mapping[str, Tensor]) -> dict[int, int]:
+    """How many cliques of each size there are in all matrices of layers, single rows included."""
+    counts: dict[int, int] = {}
+    for name, label in labels.items():
+        if name.startswith("blk."):
+            for size, n in Cliques(label, 0.0).histogram().items():
+                counts[size] = counts.get(size, 0) + n
+    return dict(sorted(counts.items()))
