@@ -4,8 +4,9 @@ Any type the runtime can dequantize serves as source; quantized ones lose a litt
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,21 @@ import gguf
 import numpy as np
 from gguf import GGUFValueType
 from gguf.gguf_writer import GGUFValue
+from numpy.typing import NDArray
 
-from csaq_export.metadata import Metadata, u32
+from csaq_export.metadata import Metadata, text, u32
 from csaq_export.model import Model
 from csaq_export.weight import FLOAT_DTYPES, Weight
 from csaq_runtime.errors import GGUFError
-from csaq_runtime.formats import DEQUANTIZABLE
+from csaq_runtime.formats import DEQUANTIZABLE, GGMLType
 from csaq_runtime.gguf import GGUFFile, TensorInfo, open_gguf
 from csaq_runtime.gguf.cursor import Cursor
 from csaq_runtime.gguf.header import read_header
 from csaq_runtime.gguf.metadata import Entry, ValueType, read_metadata
+from csaq_runtime.hparams import read_hparams
+from csaq_runtime.rows.names import base_architecture, is_rows, matrix_of
+from csaq_runtime.rows.weight import RowsWeight
+from csaq_runtime.tensors import check_tensors
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 # Written anew for every file, or about the layout of the old one.
@@ -44,7 +50,8 @@ def open_gguf_model(path: Path) -> Iterator[Model]:
     Raises GGUFError if the file is damaged, of another architecture or one part of several.
     """
     with open_gguf(path) as file:
-        architecture = file.text("general.architecture")
+        stored = file.text("general.architecture")
+        architecture = base_architecture(stored)
         if architecture not in ARCHITECTURES:
             raise GGUFError(
                 path,
@@ -56,13 +63,14 @@ def open_gguf_model(path: Path) -> Iterator[Model]:
             raise GGUFError(
                 path, "split.count", "one part of several", hint="merge with llama-gguf-split first"
             )
-        file.integer(f"{architecture}.block_count", minimum=1)
-        n_head = file.integer(f"{architecture}.attention.head_count", minimum=1)
-        shared_key = f"{architecture}.attention.head_count_kv"
-        shared = u32(file.integer(shared_key, n_head, minimum=1))
-        weights = tuple(_weight(file, info) for info in file.tensors.values())
+        file.integer(f"{stored}.block_count", minimum=1)
+        n_head = file.integer(f"{stored}.attention.head_count", minimum=1)
+        shared = u32(file.integer(f"{stored}.attention.head_count_kv", n_head, minimum=1))
+        matrices = check_tensors(file, read_hparams(file)) if is_rows(stored) else {}
+        weights = tuple(_weights(file, matrices))
         name = file.text("general.name", path.stem)
-        metadata = {shared_key: shared} | _metadata(path)
+        metadata = {f"{architecture}.attention.head_count_kv": shared}
+        metadata |= _of_base(_metadata(path), stored, architecture)
         yield Model(name, architecture, metadata, weights, tuple(_notes(file)))
 
 
@@ -92,6 +100,41 @@ def _value(entry: Entry) -> GGUFValue | None:
         kind = ARRAY_KINDS[value.dtype.str[1:]]
         return GGUFValue(value.tolist(), GGUFValueType.ARRAY, kind)
     return GGUFValue(value, GGUFValueType.ARRAY, GGUFValueType.STRING)
+
+
+def _of_base(metadata: Metadata, stored: str, architecture: str) -> Metadata:
+    """The keys of a rows file under the name of the architecture that it computes."""
+    if stored == architecture:
+        return metadata
+    prefix = f"{stored}."
+    keys = {
+        f"{architecture}.{key.removeprefix(prefix)}" if key.startswith(prefix) else key: value
+        for key, value in metadata.items()
+    }
+    return keys | {"general.architecture": text(architecture)}
+
+
+def _weights(file: GGUFFile, matrices: Mapping[str, RowsWeight]) -> Iterator[Weight]:
+    """All tensors; the parts of a rows file's matrix as the one that they stand for, in F32."""
+    done = set()
+    for info in file.tensors.values():
+        base = matrix_of(info.name)
+        if base is None or base not in matrices:
+            yield _weight(file, info)
+        elif base not in done:
+            done.add(base)
+            yield _whole(file, matrices[base])
+
+
+def _whole(file: GGUFFile, matrix: RowsWeight) -> Weight:
+    name = f"{matrix.name}.weight"
+    if matrix.is_plain:
+        return replace(_weight(file, matrix.tiers.tensors[0]), name=name)
+
+    def read(start: int, end: int) -> NDArray[np.uint8]:
+        return matrix.float32(file)[start:end].view(np.uint8)
+
+    return Weight(name, matrix.shape, GGMLType.F32, read)
 
 
 def _weight(file: GGUFFile, info: TensorInfo) -> Weight:

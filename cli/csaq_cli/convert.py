@@ -104,6 +104,9 @@ def convert(
     if calibration["method"] is not None:
         plan_report.print_made(_by_method(conversion, calibration, quiet), out, as_json, quiet)
         return
+    if calibration["layout"] is not None:
+        plan_report.print_made(_stock(conversion, calibration, quiet), out, as_json, quiet)
+        return
     if dry_run:
         forecast = _forecast(conversion, request, target_size, as_json)
         if report is not None and forecast is not None:
@@ -154,6 +157,19 @@ def _by_method(conversion: "Conversion", options: Mapping[str, Any], quiet: bool
         return convert_by_method(conversion, options, report)
 
 
+def _stock(conversion: "Conversion", options: Mapping[str, Any], quiet: bool) -> "Plan":
+    """A rows file as a stock one."""
+    from csaq_cli.progress import show_progress
+    from csaq_export.methods.stock import convert_stock
+
+    if options["layout"] == "rows":
+        raise UsageError("--layout rows goes with --method csaq")
+    if not Path(conversion.source).is_file():
+        raise UsageError("--layout stock takes a rows file", "folders become stock files anyway")
+    with show_progress(quiet) as progress:
+        return convert_stock(conversion, progress)
+
+
 def _calibrated(conversion: "Conversion", request: "Request", quiet: bool) -> "Plan":
     from csaq_cli.progress import show_stages
     from csaq_export.calibrated import convert_calibrated
@@ -185,6 +201,8 @@ def _encoding_name(preset: str, calibration: Mapping[str, Any]) -> str:
     """What the file's name says of its types: `CSAQ_4_25BPW` for `--bpw 4.25`."""
     if calibration["method"] is not None:
         return method_name(calibration)
+    if calibration["layout"] == "stock":
+        return "F16"
     if calibration["bpw"] is not None:
         return f"CSAQ_{calibration['bpw']:g}BPW".replace(".", "_")
     size = calibration["size"] or calibration["like"]
