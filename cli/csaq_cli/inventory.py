@@ -12,6 +12,7 @@ from csaq_runtime.memory import estimated_memory
 
 # What `csaq run` takes by default: csaq_runtime.engine has the same, but imports Numba.
 DEFAULT_N_CTX = 4096
+INDEX_TYPES = ("I8", "I16", "I32", "I64")
 SHOWN_ITEMS, SHOWN_CHARACTERS = 6, 200
 
 
@@ -93,7 +94,9 @@ def take_inventory(path: Path) -> Inventory:
 
 
 def count_weights(tensor: TensorInfo) -> int:
-    """Number of weights of a tensor."""
+    """Number of weights of a tensor; places of rows and columns are none."""
+    if tensor.type.name in INDEX_TYPES:
+        return 0
     return int(np.prod(tensor.shape, dtype=object))
 
 

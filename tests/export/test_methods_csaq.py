@@ -1,6 +1,5 @@
 """CSAQ end to end on a tiny model: exact size, tiers that run, the stock file of it."""
 
-
 import numpy as np
 import pytest
 

@@ -88,7 +88,7 @@ CASES: dict[str, tuple[Edit, str, str]] = {
     "a column beyond": (put("outlier_columns", 0, 64), "outlier_columns", "outside 0 … 63"),
     "a column below": (put("outlier_columns", 0, -(2**31)), "outlier_columns", "outside"),
     "a column twice": (take("outlier_columns", twice), "outlier_columns", "not above"),
-    "columns too few": (take("outlier_columns", lambda c: c[:-1]), "outlier_columns", "shape"),
+    "columns too few": (take("outlier_columns", lambda c: c[:-1]), "outlier_values", "values for"),
     "offsets too few": (take("outlier_offsets", lambda o: o[:-1]), "outlier_offsets", "shape"),
     "offsets from 1": (put("outlier_offsets", 0, 1), "outlier_offsets", "run from 1"),
     "offsets beyond": (put("outlier_offsets", -1, 2**31 - 1), "outlier_offsets", "run from 0"),

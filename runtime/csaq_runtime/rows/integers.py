@@ -25,7 +25,7 @@ def read_integers(file: GGUFFile, name: str, n: int | None = None) -> NDArray[np
 
 
 def read_columns(file: GGUFFile, name: str) -> NDArray[np.int64]:
-    """Columns of a matrix: I32, or I16 without sign for rows of up to 65,536 weights."""
+    """Columns or rows of a matrix: I32, or I16 without sign where there are at most 65,536."""
     info = file.tensors[name]
     if info.type is not GGMLType.I16:
         return read_integers(file, name)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from csaq_runtime.errors import GGUFError
 from csaq_runtime.gguf import GGUFFile, TensorInfo
 from csaq_runtime.kernels.dispatch import MATRIX_TYPES
-from csaq_runtime.rows.integers import check_range, read_integers, wrong
+from csaq_runtime.rows.integers import check_range, read_columns, wrong
 from csaq_runtime.rows.names import ROWS
 
 
@@ -55,7 +55,9 @@ def _read_order(file: GGUFFile, name: str, n_tier: int, n_row: int) -> NDArray[n
         return np.arange(n_row)
     if n_tier == 0:
         raise wrong(file, name, "the matrix has no tiers")
-    rows = read_integers(file, name, n_row)
+    rows = read_columns(file, name)
+    if len(rows) != n_row:
+        raise wrong(file, name, f"shape {rows.shape}, expected ({n_row},)")
     check_range(file, name, rows, n_row)
     counts = np.bincount(rows, minlength=n_row)
     if (counts != 1).any():
