@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from csaq_export.plan import Plan
 
 Command = TypeVar("Command", bound=Callable[..., None])
-METHODS = ("csaq", "tiers", "tacq")
+METHODS = ("csaq", "tiers", "tacq", "serq")
 
 _OPTIONS = (
     click.option("--method", type=click.Choice(METHODS),
@@ -39,6 +39,14 @@ _OPTIONS = (
                  help="Method tacq: bits of all other weights; default 3."),
     click.option("--outlier-ratio", type=click.FloatRange(0, 1),
                  help="Method tacq: share of weights at 16 bits; default 0.0035."),
+    click.option("--rank", type=click.IntRange(1),
+                 help="Method serq: input columns of a matrix that get a factor; default 128."),
+    click.option("--w-bits", type=click.IntRange(2, 4),
+                 help="Method serq: bits of the main matrices; default 4."),
+    click.option("--mxfp4", is_flag=True, default=None,
+                 help="Method serq: main matrices in MXFP4."),
+    click.option("--lora", is_flag=True, default=None,
+                 help="Method serq: a stock file, and the factors as an adapter beside it."),
 )  # fmt: skip
 _OWNERS = {
     "bits": "csaq",
@@ -49,6 +57,7 @@ _OWNERS = {
     "task": "tacq",
     "base_bits": "tacq",
     "outlier_ratio": "tacq",
+    **dict.fromkeys(("rank", "w_bits", "mxfp4", "lora"), "serq"),
 }
 _NOT_TAKEN = ("size", "like", "stable", "tensor_type", "cliques")
 
@@ -151,4 +160,25 @@ def _tacq(
     return convert_tacq(conversion, request, report)
 
 
-_RECIPES = {"csaq": _csaq, "tiers": _tiers, "tacq": _tacq}
+def _serq(
+    conversion: "Conversion",
+    calibrating: "Calibrating",
+    options: Mapping[str, Any],
+    report: "Report",
+) -> "Plan":
+    from csaq_export.methods.serq.recipe import SerqRequest, convert_serq
+
+    if options["bpw"] is not None:
+        raise UsageError("--method serq takes --w-bits and --rank, no --bpw")
+    if options["mxfp4"] and options["w_bits"] not in (None, 4):
+        raise UsageError("--mxfp4 has 4 bits")
+    given = {key: options[key] for key in ("rank", "w_bits", "mxfp4", "lora")}
+    request = SerqRequest(
+        calibrating,
+        work_dir=_work_dir(options),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    return convert_serq(conversion, request, report)
+
+
+_RECIPES = {"csaq": _csaq, "tiers": _tiers, "tacq": _tacq, "serq": _serq}

@@ -8,6 +8,8 @@ from csaq_runtime.errors import UsageError
 NOTHING = dict.fromkeys(
     (
         *("method", "tiers", "task", "base_bits", "outlier_ratio"),
+        *("bits", "protection_floor", "clique_threshold", "group_size"),
+        *("rank", "w_bits", "mxfp4", "lora"),
         *("bpw", "size", "like", "stable", "tensor_type", "cliques"),
     )
 )

@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,18 @@ class OracleError(Exception):
     """llama.cpp refused or died; the text is the end of what it printed."""
 
 
-def logits(path: Path, *sequences: Sequence[int]) -> NDArray[np.float32]:
-    """Logits of every position of each sequence, each from an empty cache: float32 [n, n_vocab]."""
+def logits(
+    path: Path, *sequences: Sequence[int], adapter: Path | None = None
+) -> NDArray[np.float32]:
+    """Logits of every position of each sequence, each from an empty cache: float32 [n, n_vocab].
+
+    `adapter`: a LoRA that is added in full.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "logits.npy")
         rows = [[int(i) for i in ids] for ids in sequences]
-        _call("logits", path=str(path), sequences=rows, out=str(out))
+        lora = None if adapter is None else str(adapter)
+        _call("logits", path=str(path), sequences=rows, out=str(out), adapter=lora)
         return np.asarray(np.load(out), np.float32)
 
 
@@ -86,6 +92,16 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "context_default_params": (_Params, []),
     "model_load_from_file": (ctypes.c_void_p, [ctypes.c_char_p, _Params]),
     "init_from_model": (ctypes.c_void_p, [ctypes.c_void_p, _Params]),
+    "adapter_lora_init": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]),
+    "set_adapters_lora": (
+        ctypes.c_int32,
+        [
+            ctypes.c_void_p,
+            ctypes.POINTER(ctypes.c_void_p),
+            ctypes.c_size_t,
+            ctypes.POINTER(ctypes.c_float),
+        ],
+    ),
     "batch_init": (_Batch, [ctypes.c_int32] * 3),
     "decode": (ctypes.c_int32, [ctypes.c_void_p, _Batch]),
     "get_memory": (ctypes.c_void_p, [ctypes.c_void_p]),
@@ -147,11 +163,26 @@ def _batch(library: ctypes.CDLL, ids: Sequence[int]) -> _Batch:
     return batch
 
 
-def _child_logits(path: str, sequences: list[list[int]], out: str) -> None:
+def _add_lora(library: ctypes.CDLL, model: int, context: int, path: str) -> None:
+    adapter = library.llama_adapter_lora_init(model, path.encode())
+    if not adapter:
+        raise OracleError(f"{path} does not load")
+    one = ctypes.c_float(1.0)
+    if library.llama_set_adapters_lora(
+        context, ctypes.byref(ctypes.c_void_p(adapter)), 1, ctypes.byref(one)
+    ):
+        raise OracleError(f"{path} is refused")
+
+
+def _child_logits(
+    path: str, sequences: list[list[int]], out: str, adapter: str | None = None
+) -> None:
     library = _library()
     model = _load(library, path)
     n_vocab = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
     context = _context(library, model, max(len(ids) for ids in sequences))
+    if adapter is not None:
+        _add_lora(library, model, context, adapter)
     tables = []
     for ids in sequences:
         library.llama_memory_clear(library.llama_get_memory(context), True)
@@ -175,7 +206,7 @@ def _child_tokenize(path: str, texts: list[str], special: bool, out: str) -> Non
 
 def main() -> None:
     """Serve one request read from stdin; the exit code tells whether it worked."""
-    actions = {"logits": _child_logits, "tokenize": _child_tokenize}
+    actions: dict[str, Callable[..., None]] = {"logits": _child_logits, "tokenize": _child_tokenize}
     request = json.load(sys.stdin)
     actions[request.pop("action")](**request)
 
