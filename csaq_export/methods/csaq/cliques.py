@@ -37,9 +37,13 @@ def find_labels(session: Session, request: CsaqRequest) -> dict[str, Tensor]:
 
 
 def find_units(session: Session, labels: Mapping[str, Tensor]) -> list[Unit]:
-    """Every clique and every single row, matrix by matrix in file order."""
+    """Every clique and every single row of layers, and other matrices whole, in file order."""
     found: list[Unit] = []
     for name, label in labels.items():
+        if not name.startswith("blk."):
+            # Rows of tokens that the text lacks would seem to cost nothing.
+            found.append(Unit(name, torch.arange(len(label)), 0.0))
+            continue
         salience = _salience(session, name)
         groups: dict[int, list[int]] = {}
         for row, clique in enumerate(label.tolist()):
@@ -51,16 +55,13 @@ def find_units(session: Session, labels: Mapping[str, Tensor]) -> list[Unit]:
 
 
 def _salience(session: Session, name: str) -> Tensor:
-    """|g·W| per weight of each row; 0 for matrices outside the layers, which are not protected."""
+    """|g·W| per weight of each row."""
     guidance = session.guidance
     assert isinstance(guidance.sensitivities, Sensitivities)
     statistics = guidance.sensitivities.statistics
-    place = linear_places(guidance.model, statistics).get(name)
-    weight = guidance.model.weights[name]
-    if place is None:
-        return torch.zeros(weight.n_row)
+    place = linear_places(guidance.model, statistics)[name]
     rows = statistics.of_one(*place).salience_rows
-    return guidance.model.to_gguf(name, rows) / weight.n_col
+    return guidance.model.to_gguf(name, rows) / guidance.model.weights[name].n_col
 
 
 def protected(units: list[Unit], share: float) -> set[int]:
