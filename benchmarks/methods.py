@@ -9,6 +9,8 @@ same text; the ratio 0 is TaCQ's base alone.
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from csaq_export.budget.target import Target
@@ -20,6 +22,8 @@ from csaq_export.pipeline import Conversion, convert
 from csaq_runtime.engine import Engine
 from csaq_runtime.evaluate import evaluate, text_windows
 
+# Name, file and bits per weight.
+Made = tuple[str, Path, float]
 N_CTX = 512
 RATIOS = (0.0, 0.0035, 0.02)
 TIERS = (None, 6.0, 7.0, 8.0)
@@ -32,9 +36,8 @@ def main() -> None:
         folder = Path(made)
         base = folder / "F16.gguf"
         convert(Conversion(options.model, base, "F16"))
-        files = {**tacq_files(options, folder), **tiers_files(options, folder)}
         print("file | bpw | task KL | task PPL | other KL | other PPL")
-        for name, (path, bpw) in files.items():
+        for name, path, bpw in chain(tacq_files(options, folder), tiers_files(options, folder)):
             cells = [f"{bpw:.3f}"]
             for text in (options.task_eval, options.other):
                 kl, perplexity = measured(path, base, text, options.chunks)
@@ -53,16 +56,15 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tacq_files(options: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, float]]:
+def tacq_files(options: argparse.Namespace, folder: Path) -> Iterator[Made]:
     """TaCQ at several ratios, and types of the same size."""
     calibrating = Calibrating(str(options.task), options.nsamples, N_CTX, 0, "cpu")
-    found = {}
     for bits in (2, 3):
         for ratio in RATIOS:
             out = folder / f"tacq-{bits}-{ratio}.gguf"
             wanted = TacqRequest(calibrating, options.task, bits, ratio, folder / "work")
             plan = convert_tacq(Conversion(options.model, out, ""), wanted, quiet)
-            found[f"TaCQ {bits} bits, ratio {ratio}"] = (out, plan.bpw)
+            yield f"TaCQ {bits} bits, ratio {ratio}", out, plan.bpw
             if ratio == 0.0:
                 continue
             same = folder / f"same-{bits}-{ratio}.gguf"
@@ -70,20 +72,17 @@ def tacq_files(options: argparse.Namespace, folder: Path) -> dict[str, tuple[Pat
                 calibrating, Target(size=plan.n_bytes), "fast", work_dir=folder / "work"
             )
             plan = convert_calibrated(Conversion(options.model, same, "Q4_K_M"), rival)
-            found[f"error feedback, same bytes as {bits} bits, {ratio}"] = (same, plan.bpw)
-    return found
+            yield f"error feedback, bytes of {bits} bits, {ratio}", same, plan.bpw
 
 
-def tiers_files(options: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, float]]:
+def tiers_files(options: argparse.Namespace, folder: Path) -> Iterator[Made]:
     """The article's shares, and sizes asked for."""
     calibrating = Calibrating(str(options.task), options.nsamples, N_CTX, 0, "cpu")
-    found = {}
     for bpw in TIERS:
         out = folder / f"tiers-{bpw}.gguf"
-        wanted = TiersRequest(calibrating, Tiers(), bpw, folder / "work")
+        wanted = TiersRequest(calibrating, Tiers(), bpw, folder / "tiers")
         plan = convert_tiers(Conversion(options.model, out, ""), wanted, quiet)
-        found[f"tiers, asked for {bpw or Tiers().text()}"] = (out, plan.bpw)
-    return found
+        yield f"tiers, asked for {bpw or Tiers().text()}", out, plan.bpw
 
 
 def measured(path: Path, base: Path, text: Path, n_chunk: int) -> tuple[float, float]:
