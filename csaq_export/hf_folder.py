@@ -94,9 +94,16 @@ def _shard(folder: Path, file: str) -> Path:
 
 
 def model_weights(
-    family: Family, h: HParams, stored: dict[str, StoredTensor], folder: Path
+    family: Family,
+    h: HParams,
+    stored: dict[str, StoredTensor],
+    folder: Path,
+    elsewhere: frozenset[str] = frozenset(),
 ) -> Iterator[Weight]:
-    """Every tensor of the model, checked against its place; ModelError for one that has none."""
+    """Every tensor of the model, checked against its place; ModelError for one that has none.
+
+    Those `elsewhere` are not looked for.
+    """
     places = list(slots(family, h))
     known = {slot.source for slot in places} | ({"lm_head.weight"} if h.tied else set())
     for name in stored:
@@ -111,7 +118,7 @@ def model_weights(
     for slot in places:
         if slot.source in stored:
             yield _weight(slot, stored[slot.source])
-        elif slot.required:
+        elif slot.required and slot.source not in elsewhere:
             raise ModelError(f"{folder}: tensor {slot.source} is missing")
 
 

@@ -182,9 +182,12 @@ def _plain(conversion: "Conversion", target: "Target | None", quiet: bool) -> "P
     """Without calibration: a preset, or a size by the weights alone."""
     from csaq_cli.progress import show_progress
     from csaq_export import pipeline
+    from csaq_export.packed_folder import convert_packed, is_packed
     from csaq_export.sized import convert_sized
 
     with show_progress(quiet) as progress:
+        if is_packed(conversion.source):
+            return convert_packed(conversion, progress)
         if target is None:
             return pipeline.convert(conversion, progress)
         return convert_sized(conversion, target, progress)
