@@ -22,6 +22,8 @@ def open_engine(path: Path, options: RunOptions) -> Engine:
             n_ctx=options.ctx_size,
             n_threads=options.threads,
             cache_type=options.cache_type,
+            spec=options.spec,
+            n_draft=options.spec_n_max,
             progress=progress,
         )
     finally:

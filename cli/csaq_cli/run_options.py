@@ -11,6 +11,7 @@ import click
 PATH: "click.Path" = click.Path(path_type=Path)
 READABLE: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 UNIT = click.FloatRange(0, 1)
+SPEC_KINDS = ["auto", "ngram", "off"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class RunOptions:
     ctx_size: int
     threads: int | None
     cache_type: str
+    spec: str
+    spec_n_max: int
     seed: int
     temp: float
     top_k: int
@@ -59,6 +62,14 @@ OPTIONS = [
     click.option(
         "--cache-type", type=click.Choice(["f16", "f32", "q8_0"]), default="f16", show_default=True,
         help="Number format of the KV cache.",
+    ),
+    click.option(
+        "--spec", type=click.Choice(SPEC_KINDS), default="auto", show_default=True,
+        help="Who drafts tokens ahead: faster where drafts are right, the same reply.",
+    ),
+    click.option(
+        "--spec-n-max", type=click.IntRange(0, 64), default=15, show_default=True,
+        help="Most tokens drafted at a time.",
     ),
     click.option(
         "-s", "--seed", type=click.IntRange(-1, 2**32 - 1), default=-1, show_default=True,

@@ -7,7 +7,7 @@ serve several sequences at a time run their batches with `step`.
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 
@@ -24,8 +24,10 @@ from csaq_runtime.kernels.native_step import native_serve
 from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
 from csaq_runtime.sample import Sampler, Sampling
-from csaq_runtime.speculate.decoder import Decoder
+from csaq_runtime.speculate.choose import DEFAULT_DRAFT, choose_strategy
+from csaq_runtime.speculate.decoder import Decoder, Tally
 from csaq_runtime.speculate.drafter import Drafter
+from csaq_runtime.speculate.strategy import Fixed, Strategy
 from csaq_runtime.step import Stepper
 from csaq_runtime.threads import ThreadPool, default_threads
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
@@ -50,12 +52,26 @@ class Timings:
 
     Prompt tokens that were in the cache do not count, nor does the first token generated, whose
     logits the prompt gives. Seconds include sampling, but not what the caller does in between.
+    `draft`: what drafting brought; all zero without it.
     """
 
     n_prompt: int = 0
     prompt_seconds: float = 0.0
     n_generated: int = 0
     generated_seconds: float = 0.0
+    draft: Tally = field(default_factory=Tally)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens generated per pass over the weights; 1 without drafts."""
+        return self.n_generated / self.draft.n_step if self.draft.n_step else 1.0
+
+    @property
+    def speedup(self) -> float | None:
+        """Speed against plain decoding as measured in between; None: no draft, or not known."""
+        if not (self.draft.n_drafted and self.draft.plain_seconds):
+            return None
+        return self.draft.plain_seconds / self.generated_seconds
 
 
 class Engine:
@@ -72,10 +88,12 @@ class Engine:
         caches: Sequence[KVCache],
         stepper: Stepper,
         pool: ThreadPool,
+        strategy: Strategy | None = None,
     ) -> None:
         self.file, self.hparams, self.caches = file, hparams, caches
         self.timings = Timings()
         self._cache, self._stepper, self._pool = caches[0], stepper, pool
+        self._strategy = strategy
         self._call, self._is_closed = 0, False
 
     @classmethod
@@ -88,6 +106,8 @@ class Engine:
         cache_type: str = "f16",
         n_batch: int = 512,
         n_sequence: int = 1,
+        spec: str = "off",
+        n_draft: int = DEFAULT_DRAFT,
         progress: Progress | None = None,
     ) -> "Engine":
         """Check the GGUF file at `path` and load it.
@@ -97,10 +117,13 @@ class Engine:
         cache_type: "f16", "f32" or "q8_0" (half the memory of f16).
         n_batch: prompt tokens per step.
         n_sequence: sequences of `n_ctx` positions each that `step` may advance together.
+        spec: who drafts tokens for `generate`, see `speculate.choose`; replies stay the same.
+        n_draft: most tokens drafted at a time.
         progress: called with bytes packed so far and in all.
 
         Raises GGUFError, ModelError, UsageError, or ResourceError if memory does not suffice.
         """
+        strategy = choose_strategy(spec, n_draft)
         file = open_gguf(path)
         try:
             hparams = read_hparams(file)
@@ -116,7 +139,7 @@ class Engine:
         except BaseException:
             file.close()
             raise
-        return cls(file, hparams, caches, stepper, pool)
+        return cls(file, hparams, caches, stepper, pool, strategy)
 
     def __enter__(self) -> "Engine":
         return self
@@ -194,14 +217,16 @@ class Engine:
     ) -> Iterator[Step]:
         """Generate up to `n_predict` tokens (-1: until the context is full) after `prompt`.
 
-        Ends before an end-of-generation token. `drafter` guesses up to `n_draft` tokens ahead.
-        Raises UsageError for an empty or too long prompt, ids outside the vocabulary, or if
-        another call has used the engine meanwhile.
+        Ends before an end-of-generation token. `drafter` guesses `n_draft` tokens ahead in
+        every step; without one, what `open` was told decides. Raises UsageError for an empty or
+        too long prompt, ids outside the vocabulary, or if another call has used the engine
+        meanwhile.
         """
         self._check_prompt(prompt, len(prompt) + 1)
         self._call += 1
         sampler, stops = Sampler(sampling), self.vocabulary.eog_ids
-        decoder = Decoder(self._stepper, self._cache, sampler, stops, drafter, n_draft)
+        strategy = Fixed(drafter, n_draft) if drafter else self._strategy
+        decoder = Decoder(self._stepper, self._cache, sampler, stops, strategy)
         room = self.n_ctx - len(prompt)
         n_most = room if n_predict < 0 else min(n_predict, room)
         return self._generate(list(prompt), decoder, n_most, self._call)
@@ -209,7 +234,7 @@ class Engine:
     def _generate(
         self, context: list[int], decoder: Decoder, n_most: int, call: int
     ) -> Iterator[Step]:
-        self.timings = timings = Timings()
+        self.timings = timings = Timings(draft=decoder.tally)
         end, stops = len(context) + n_most, self.vocabulary.eog_ids
         self._check_call(call)
         logits = self._read_prompt(context, timings)

@@ -22,6 +22,9 @@ from csaq_runtime.table import Form, all_forms, forms, inputs_record, layer_tabl
 from csaq_runtime.threads import ThreadPool
 
 PAGE = 4096
+SHORT_STEP = 2 * TILE_TOKENS
+"""Tokens up to which Ctrl-C may wait for the step's end; a thread of its own takes longer."""
+
 QUERIES_TOGETHER = 8
 """Query heads, of one token or several, for which keys and values are loaded once."""
 
@@ -74,7 +77,7 @@ class Stepper:
         step["n_token"], step["n_tile"] = n_token, table.n_tile
         step["first_output"], step["first_tile"] = table.first_output, table.first_tile
         step["first_meeting"] = self._counter[0] + self._pool.n_thread
-        run = self._pool.run if n_token <= TILE_TOKENS else self._pool.run_long
+        run = self._pool.run if n_token <= SHORT_STEP else self._pool.run_long
         run(address(self._record))
         for span in spans:
             span.cache.extend(span.ids)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
+from csaq_runtime.engine import Timings
 from csaq_runtime.tokenizer.disguise import Disguise, disguise_for, fragments_of
 
 CHATTY = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -54,11 +55,7 @@ class ScriptedEngine:
     n_ctx: int = 1000
     chat_template: str | None = CHATTY
     prompts: list[str] = field(default_factory=list)
-    timings: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(
-            n_prompt=10, prompt_seconds=0.5, n_generated=4, generated_seconds=2.0
-        )
-    )
+    timings: Timings = field(default_factory=lambda: Timings(10, 0.5, 4, 2.0))
 
     def __post_init__(self) -> None:
         self.vocabulary = LetterVocabulary(self.chat_template)

@@ -3,8 +3,10 @@
 The step writes keys and values of all drafted positions; those that do not stand are rolled back.
 """
 
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -13,9 +15,23 @@ from numpy.typing import NDArray
 from csaq_runtime.batch import Span
 from csaq_runtime.cache import KVCache
 from csaq_runtime.sample import Sampler
-from csaq_runtime.speculate.drafter import MAX_HIDDEN, Draft, Drafter
+from csaq_runtime.speculate.drafter import MAX_HIDDEN, Draft
+from csaq_runtime.speculate.strategy import Strategy
 from csaq_runtime.speculate.verify import verified
 from csaq_runtime.step import Stepper
+
+
+@dataclass
+class Tally:
+    """Steps of a reply, the tokens drafted for them, and those that stood.
+
+    `plain_seconds`: what all tokens would have taken one by one; 0: not known.
+    """
+
+    n_step: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
+    plain_seconds: float = 0.0
 
 
 class Decoder:
@@ -27,14 +43,14 @@ class Decoder:
         cache: KVCache,
         sampler: Sampler,
         stops: Collection[int],
-        drafter: Drafter | None = None,
-        n_max: int = 0,
+        strategy: Strategy | None = None,
     ) -> None:
+        self.tally = Tally()
         self._stepper, self._cache, self._sampler, self._stops = stepper, cache, sampler, stops
-        self._drafter, self._n_max = drafter, n_max
+        self._strategy = strategy
         self._hidden: deque[NDArray[np.float32]] = deque(maxlen=MAX_HIDDEN)
-        if drafter is not None:
-            drafter.begin(sampler.spawn())
+        if strategy is not None:
+            strategy.begin(sampler.spawn())
 
     def first(self, logits: NDArray[np.float32], context: Sequence[int]) -> int:
         """The reply's first token, from the logits [n_vocab] that the prompt gave just now."""
@@ -43,26 +59,42 @@ class Decoder:
 
     def advance(self, context: Sequence[int], n_most: int) -> list[int]:
         """Up to `n_most` tokens, at least one, that follow `context`; a stop is the last."""
-        draft, n_past = self._draft(context, n_most), self._cache.n_past
-        ids = [context[-1], *draft.ids]
+        if self._strategy is None:
+            return self._step(context, Draft())
+        started = time.perf_counter()
+        room = min(n_most, self._stepper.n_output, self._cache.n_ctx - self._cache.n_past)
+        draft = self._strategy.draft(context, room - 1, self._take_hidden)
+        drafted = time.perf_counter()
+        tokens = self._step(context, draft)
+        seconds = time.perf_counter() - drafted
+        self._strategy.learn(tokens, drafted - started, seconds)
+        self._count(draft, tokens, seconds)
+        return tokens
+
+    def _step(self, context: Sequence[int], draft: Draft) -> list[int]:
+        ids, n_past = [context[-1], *draft.ids], self._cache.n_past
         logits = self._stepper.run([Span(self._cache, ids, len(ids))])
         tokens = verified(logits, draft, self._sampler, context, self._stops)
         self._cache.truncate(n_past + len(tokens))
         self._remember(len(tokens))
         return tokens
 
-    def _draft(self, context: Sequence[int], n_most: int) -> Draft:
-        room = min(n_most, self._stepper.n_output, self._cache.n_ctx - self._cache.n_past) - 1
-        n = min(self._n_max, room)
-        if self._drafter is None or n < 1:
-            return Draft()
-        hidden = None
-        if self._drafter.wants_hidden:
-            hidden = np.stack(self._hidden)
-            self._hidden.clear()
-        return self._drafter.propose(context, n, hidden).first(n)
+    def _count(self, draft: Draft, tokens: Sequence[int], seconds: float) -> None:
+        tally, strategy = self.tally, self._strategy
+        assert strategy is not None
+        tally.n_step += 1
+        tally.n_drafted += len(draft.ids)
+        tally.n_accepted += len(tokens) - 1
+        if strategy.plain_seconds:
+            plain = strategy.plain_seconds if draft.ids else seconds
+            tally.plain_seconds += len(tokens) * plain
+
+    def _take_hidden(self) -> NDArray[np.float32]:
+        states = np.stack(self._hidden)
+        self._hidden.clear()
+        return states
 
     def _remember(self, n: int) -> None:
         """Keep the states of the last step's first `n` outputs for the drafter."""
-        if self._drafter is not None and self._drafter.wants_hidden:
+        if self._strategy is not None and self._strategy.wants_hidden:
             self._hidden.extend(islice(self._stepper.hidden(), n))
