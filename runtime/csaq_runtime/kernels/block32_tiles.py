@@ -9,19 +9,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from csaq_runtime.kernels.activation import Activation, Block32
+from csaq_runtime.kernels.byte_chain import byte_chains
 from csaq_runtime.kernels.lookup import IQ4_VALUES, MXFP4_VALUES, lookup_biased
 from csaq_runtime.kernels.tile import Field, Tile, WeightFormat
+from csaq_runtime.simd.chain import longest_chain, multiply_bytes, widen
 from csaq_runtime.simd.integer_dot import biased_start, dot_biased, dot_unsigned
 from csaq_runtime.simd.vector import (
     BYTES_16,
     BYTES_64,
     F32_X16,
+    I16_X16,
     I32,
     I32_X16,
     and_mask,
     as_bytes,
     constant,
     integer,
+    join,
     shift_right,
     zeros,
 )
@@ -59,6 +63,22 @@ def _accumulate(
     return dots
 
 
+def _unsigned(
+    tile: Tile, starts: list[Any], codes: Iterator[tuple[int, Any]], largest: int
+) -> list[Any]:
+    """Dot products with codes 0 … `largest`."""
+    if not tile.target.has_byte_chains:
+        return _accumulate(tile, dot_unsigned, starts, codes)
+    b, dots, left = tile.b, list(starts), list(codes)
+    ones, n_word = constant(I16_X16, 1), longest_chain(largest)
+    for first in range(0, len(left), n_word):
+        chains = byte_chains(tile, left[first : first + n_word], tile.x, multiply_bytes)
+        for token, halves in enumerate(chains):
+            products = join(b, [widen(b, half, ones) for half in halves])
+            dots[token] = b.add(dots[token], products)
+    return dots
+
+
 def _finish(tile: Tile, dots: list[Any], scale: Any) -> None:
     for token, dot in enumerate(dots):
         tile.add_scaled(token, dot, scale, tile.x_float(Block32.SCALE, token))
@@ -93,26 +113,26 @@ def _q8_0(tile: Tile) -> None:
 def _q4_0(tile: Tile) -> None:
     scale = tile.half(0)
     starts = _starts(tile, Block32.MINUS_8_SUM)
-    _finish(tile, _accumulate(tile, dot_unsigned, starts, _nibbles(tile, 32)), scale)
+    _finish(tile, _unsigned(tile, starts, _nibbles(tile, 32), 15), scale)
 
 
 def _q5_0(tile: Tile) -> None:
     scale = tile.half(0)
     starts = _starts(tile, Block32.MINUS_16_SUM)
-    _finish(tile, _accumulate(tile, dot_unsigned, starts, _with_fifth_bit(tile, 32)), scale)
+    _finish(tile, _unsigned(tile, starts, _with_fifth_bit(tile, 32), 31), scale)
 
 
 def _q4_1(tile: Tile) -> None:
     scale, minimum = tile.half(0), tile.half(32)
     starts = _zero_starts(tile)
-    _finish(tile, _accumulate(tile, dot_unsigned, starts, _nibbles(tile, 64)), scale)
+    _finish(tile, _unsigned(tile, starts, _nibbles(tile, 64), 15), scale)
     _add_minimum(tile, minimum)
 
 
 def _q5_1(tile: Tile) -> None:
     scale, minimum = tile.half(0), tile.half(32)
     starts = _zero_starts(tile)
-    _finish(tile, _accumulate(tile, dot_unsigned, starts, _with_fifth_bit(tile, 64)), scale)
+    _finish(tile, _unsigned(tile, starts, _with_fifth_bit(tile, 64), 31), scale)
     _add_minimum(tile, minimum)
 
 

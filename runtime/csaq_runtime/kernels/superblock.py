@@ -13,11 +13,11 @@ from typing import Any
 from llvmlite import ir
 
 from csaq_runtime.kernels.activation import WORD, Block256
+from csaq_runtime.kernels.byte_chain import byte_chains
 from csaq_runtime.kernels.tile import Tile
-from csaq_runtime.simd.chain import longest_chain, multiply_biased, multiply_bytes, pin, widen
+from csaq_runtime.simd.chain import longest_chain, multiply_biased, multiply_bytes, widen
 from csaq_runtime.simd.integer_dot import dot_biased, dot_pairs, dot_unsigned
 from csaq_runtime.simd.vector import (
-    I16_X16,
     I16_X32,
     I32,
     I32_X16,
@@ -215,28 +215,12 @@ def _chain_into(tile: Tile, sums: list[Any], codes: Codes, scale: Any) -> None:
     product = multiply_biased if codes.starts else multiply_bytes
     factors = parts(b, b.bitcast(scale, I16_X32), 2)
     for start in range(0, len(codes.vectors), n_word):
-        word = codes.first_word + start
         vectors = codes.vectors[start : start + n_word]
-        chains = _chains(tile, vectors, word, codes.x, product)
+        numbered = enumerate(vectors, codes.first_word + start)
+        chains = byte_chains(tile, numbered, codes.x, product)
         for slot, halves in zip(sums, chains, strict=True):
             products = [widen(b, *pair) for pair in zip(halves, factors, strict=True)]
             b.store(b.add(b.load(slot), join(b, products)), slot)
-
-
-def _chains(
-    tile: Tile, vectors: list[Any], first_word: int, x: Any, product: Callable[..., Any]
-) -> list[list[Any]]:
-    """Per token, int16 sums of products: of the lower and of the upper 8 rows."""
-    b, sums = tile.b, [zeros(I16_X16)] * (2 * tile.n_token)
-    for index, vector in enumerate(vectors):
-        halves = parts(b, as_bytes(b, vector), 2)
-        for token in range(tile.n_token):
-            x_codes = tile.x_word(I32, first_word + index, token, x, 8)
-            for half, codes in enumerate(halves):
-                place = 2 * token + half
-                sums[place] = b.add(sums[place], product(b, codes, x_codes))
-        sums = pin(b, sums)
-    return [sums[start : start + 2] for start in range(0, len(sums), 2)]
 
 
 def scale_into(tile: Tile, sums: list[Any], dots: list[Any], scale: Any) -> None:
