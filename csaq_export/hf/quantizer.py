@@ -39,6 +39,10 @@ class CSAQHfQuantizer(HfQuantizer):
         for name in self.quantization_config.layers:
             packed = model.get_submodule(name)
             assert isinstance(packed, CSAQLinear)
+            # What no file had is memory as it was found, by chance even a valid index.
+            for key, tensor in packed.named_buffers():
+                if not getattr(tensor, "_is_hf_initialized", False):
+                    raise ModelError(f"{name}.{key}: missing")
             packed.check(name)
         return model
 
