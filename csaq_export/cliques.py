@@ -38,6 +38,14 @@ class Cliques:
         return dict(sorted(counts.items()))
 
 
+def rows_together(labels: Tensor) -> list[list[int]]:
+    """The rows of every clique of `labels` and every single row, by their first rows."""
+    groups: dict[int, list[int]] = {}
+    for row, label in enumerate(labels.tolist()):
+        groups.setdefault(label if label != SINGLETON else -2 - row, []).append(row)
+    return list(groups.values())
+
+
 def jaccard(coactivation: Tensor, rows: slice) -> Tensor:
     """|i ∧ j| / |i ∨ j| over tokens for `rows` against all, float32 [n, n_row].
 

@@ -107,14 +107,13 @@ def _csaq(
     if options["layout"] == "stock":
         raise UsageError("--method csaq writes the rows layout", "leave --method out for stock")
     group_size = options["group_size"] or SUPER_BLOCK
-    given = {"protected": options["protection_floor"], "similarity": options["clique_threshold"]}
     request = CsaqRequest(
         calibrating,
         4.0 if options["bpw"] is None else options["bpw"],
         bits=read_bits(options["bits"] or "2,4,8,16", group_size),
         group_size=group_size,
         work_dir=_work_dir(options),
-        **{key: value for key, value in given.items() if value is not None},
+        **_given(options, protected="protection_floor", similarity="clique_threshold"),
     )
     return convert_csaq(conversion, request, report)
 
@@ -130,6 +129,11 @@ def _tiers(
     tiers = Tiers() if options["tiers"] is None else read_tiers(options["tiers"])
     request = TiersRequest(calibrating, tiers, options["bpw"], _work_dir(options))
     return convert_tiers(conversion, request, report)
+
+
+def _given(options: Mapping[str, Any], **names: str) -> dict[str, Any]:
+    """Fields of a request by the options that set them, those left out excepted."""
+    return {field: options[name] for field, name in names.items() if options[name] is not None}
 
 
 def _work_dir(options: Mapping[str, Any]) -> Path | None:
@@ -150,12 +154,11 @@ def _tacq(
         raise UsageError("--method tacq needs a --task to stay good at")
     if options["bpw"] is not None:
         raise UsageError("--method tacq takes --base-bits and --outlier-ratio, no --bpw")
-    given = {key: options[key] for key in ("base_bits", "outlier_ratio")}
     request = TacqRequest(
         calibrating,
         options["task"],
         work_dir=_work_dir(options),
-        **{key: value for key, value in given.items() if value is not None},
+        **_given(options, base_bits="base_bits", outlier_ratio="outlier_ratio"),
     )
     return convert_tacq(conversion, request, report)
 
@@ -172,11 +175,10 @@ def _serq(
         raise UsageError("--method serq takes --w-bits and --rank, no --bpw")
     if options["mxfp4"] and options["w_bits"] not in (None, 4):
         raise UsageError("--mxfp4 has 4 bits")
-    given = {key: options[key] for key in ("rank", "w_bits", "mxfp4", "lora")}
     request = SerqRequest(
         calibrating,
         work_dir=_work_dir(options),
-        **{key: value for key, value in given.items() if value is not None},
+        **_given(options, rank="rank", w_bits="w_bits", mxfp4="mxfp4", lora="lora"),
     )
     return convert_serq(conversion, request, report)
 

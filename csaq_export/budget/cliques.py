@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from csaq_export.cliques import SINGLETON
+from csaq_export.cliques import rows_together
 from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 
@@ -56,14 +56,12 @@ class RowsToBudget:
 
 def rows_to_budget(labels: Tensor, salience: Tensor, n_col: int) -> RowsToBudget:
     """The cliques of `labels` int64 [n_row] (−1: alone) with `salience` float32 [n_row]."""
-    groups: dict[int, list[int]] = {}
-    for row, label in enumerate(labels.tolist()):
-        groups.setdefault(label if label != SINGLETON else -2 - row, []).append(row)
     values = salience.double()
     cliques = (
-        CliqueBits(tuple(rows), float(values[torch.tensor(rows)].sum())) for rows in groups.values()
+        CliqueBits(tuple(rows), float(values[torch.tensor(rows)].sum()))
+        for rows in rows_together(labels)
     )
-    return RowsToBudget(n_col, tuple(sorted(cliques, key=lambda clique: clique.rows)))
+    return RowsToBudget(n_col, tuple(cliques))
 
 
 def solve_cliques(

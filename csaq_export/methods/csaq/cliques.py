@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from csaq_export.cliques import SINGLETON, Cliques
+from csaq_export.cliques import SINGLETON, Cliques, rows_together
 from csaq_export.coactivation import cliques_of, held_coactivation
 from csaq_export.methods.csaq.options import CsaqRequest
 from csaq_export.methods.session import Session
@@ -45,10 +45,7 @@ def find_units(session: Session, labels: Mapping[str, Tensor]) -> list[Unit]:
             found.append(Unit(name, torch.arange(len(label)), 0.0))
             continue
         salience = _salience(session, name)
-        groups: dict[int, list[int]] = {}
-        for row, clique in enumerate(label.tolist()):
-            groups.setdefault(clique if clique != SINGLETON else -2 - row, []).append(row)
-        for rows in groups.values():
+        for rows in rows_together(label):
             members = torch.tensor(rows)
             found.append(Unit(name, members, float(salience[members].mean())))
     return found

@@ -64,24 +64,20 @@ def plan_rows(
     least = _built(session, request, units, [c.least for c in cliques], keys, n_weight)
     fixed = least.n_bytes - sum(c.n_bytes[c.least] for c in cliques)
     room = limit - fixed
-    best: RowsPlan | None = None
     for _ in range(_MAX_ROUNDS):
         levels = solve(cliques, room)
         if levels is None:
             break
         plan = _built(session, request, units, levels, keys, n_weight)
         if plan.n_bytes <= limit:
-            best = plan
-            break
+            return plan
         room -= plan.n_bytes - limit
-    if best is None:
-        raise UsageError(
-            f"--bpw {request.bpw:g}: the file takes {8 * least.n_bytes / n_weight:.3f} bits per "
-            f"weight with {min(request.bits)}-bit rows, their scales and places, and "
-            f"{100 * request.protected:g} % of the rows at {PROTECTED_BITS} bits",
-            "protect fewer rows (--protection-floor) or give more bits per weight",
-        )
-    return best
+    raise UsageError(
+        f"--bpw {request.bpw:g}: the file takes {8 * least.n_bytes / n_weight:.3f} bits per "
+        f"weight with {min(request.bits)}-bit rows, their scales and places, and "
+        f"{100 * request.protected:g} % of the rows at {PROTECTED_BITS} bits",
+        "protect fewer rows (--protection-floor) or give more bits per weight",
+    )
 
 
 def _cliques(

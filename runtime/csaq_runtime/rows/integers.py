@@ -1,4 +1,4 @@
-"""Index vectors of a rows file, checked before anything is looked up with them."""
+"""Tensors beside a matrix of a rows file, checked before anything is looked up with them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,19 @@ from csaq_runtime.gguf import GGUFFile
 def wrong(file: GGUFFile, name: str, reason: str) -> GGUFError:
     """An error about a tensor that is in the file."""
     return GGUFError(file.path, f"tensor {name}", reason, file.tensors[name].offset)
+
+
+def whole_set(file: GGUFFile, base: str, parts: tuple[str, ...]) -> list[str]:
+    """Names of the tensors beside matrix `base` that belong together; empty if none is there.
+
+    Raises GGUFError where only some are.
+    """
+    names = [f"{base}.{part}" for part in parts]
+    there = [name for name in names if name in file.tensors]
+    for name in names if there else []:
+        if name not in there:
+            raise GGUFError(file.path, f"tensor {name}", f"is missing, but {there[0]} is there")
+    return names if there else []
 
 
 def read_integers(file: GGUFFile, name: str, n: int | None = None) -> NDArray[np.int64]:

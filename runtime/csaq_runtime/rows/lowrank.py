@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csaq_runtime.errors import GGUFError
 from csaq_runtime.gguf import GGUFFile, TensorInfo
 from csaq_runtime.kernels.dispatch import MATRIX_TYPES
-from csaq_runtime.rows.integers import check_range, read_integers, wrong
+from csaq_runtime.rows.integers import check_range, read_integers, whole_set, wrong
 from csaq_runtime.rows.names import LOWRANK
 
 
@@ -22,13 +21,9 @@ class LowRank:
 
 def read_lowrank(file: GGUFFile, base: str, shape: tuple[int, int]) -> LowRank | None:
     """The factor of matrix `base`, if it has one."""
-    names = [f"{base}.{last}" for last in LOWRANK]
-    there = [name for name in names if name in file.tensors]
-    if not there:
+    names = whole_set(file, base, LOWRANK)
+    if not names:
         return None
-    for name in names:
-        if name not in there:
-            raise GGUFError(file.path, f"tensor {name}", f"is missing, but {there[0]} is there")
     info = file.tensors[names[0]]
     if len(info.shape) != 2 or info.n_row != shape[0]:
         raise wrong(file, names[0], f"shape {info.shape}, expected ({shape[0]}, r)")

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csaq_runtime.errors import GGUFError
 from csaq_runtime.formats import LAYOUTS, GGMLType
 from csaq_runtime.gguf import GGUFFile
-from csaq_runtime.rows.integers import check_range, read_columns, read_integers, wrong
+from csaq_runtime.rows.integers import check_range, read_columns, read_integers, whole_set, wrong
 from csaq_runtime.rows.names import OUTLIER_SETS
 
 VALUE_TYPES = frozenset(
@@ -57,13 +56,9 @@ def read_outliers(file: GGUFFile, base: str, shape: tuple[int, int]) -> Outliers
 def _read_set(
     file: GGUFFile, base: str, parts: tuple[str, ...], shape: tuple[int, int]
 ) -> Outliers | None:
-    names = [f"{base}.{part}" for part in parts]
-    there = [name for name in names if name in file.tensors]
-    if not there:
+    names = whole_set(file, base, parts)
+    if not names:
         return None
-    for name in names:
-        if name not in there:
-            raise GGUFError(file.path, f"tensor {name}", f"is missing, but {there[0]} is there")
     columns = read_columns(file, names[1])
     values = _read_values(file, names[0], len(columns))
     check_range(file, names[1], columns, shape[1])
