@@ -19,6 +19,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from benchmarks.conversion_parser import conversion_parser
 from benchmarks.grouped_rows import Labels, by_cliques, by_profiles, collect_groups, encode_groups
 from benchmarks.peer_files import Made
 from benchmarks.quality import measure
@@ -183,17 +184,8 @@ def print_table(made: list[Made], base: Path, args: argparse.Namespace) -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--text", type=Path, action="append", required=True)
-    parser.add_argument("--presets", nargs="*", default=["Q3_K_S", "Q4_K_M"])
+    parser = conversion_parser(__doc__, ["Q3_K_S", "Q4_K_M"], 40)
     parser.add_argument("--until", default="", help="the last stage to make")
-    parser.add_argument("--nsamples", type=int, default=128)
-    parser.add_argument("--seqlen", type=int, default=256)
-    parser.add_argument("--chunks", type=int, default=40)
     parser.add_argument("--work-dir", type=Path, default=Path("quality-files/work"))
     parser.add_argument("--folder", type=Path, default=Path("ablation-files"))
     return parser.parse_args()

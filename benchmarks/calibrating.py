@@ -7,11 +7,12 @@ Every row starts from nothing: windows used, processor seconds of the statistics
 """
 
 import argparse
-import resource
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 
+from benchmarks.conversion_parser import conversion_parser
 from benchmarks.peer_files import Made
 from benchmarks.quality import measure
 from csaq_export.budget.target import Target
@@ -49,22 +50,16 @@ def make(
     """Files of all sizes; windows observed, CPU seconds of the statistics and of the rest."""
     files = []
     with tempfile.TemporaryDirectory() as work:
-        began = cpu_seconds()
+        began = process_time()
         guidance = guide(args.model, calibrating, WorkDir(Path(work)), silent)
-        observed = cpu_seconds()
+        observed = process_time()
         for preset in args.presets:
             out = args.folder / f"{preset}-{name.replace(' ', '-')}.gguf"
             request = Request(calibrating, Target(like=preset), work_dir=Path(work))
             convert_calibrated(Conversion(str(args.model), out, preset, force=True), request)
             files.append(Made(preset, name, out, 0.0, 0.0))
-        ended = cpu_seconds()
+        ended = process_time()
     return files, (len(guidance.calibration.tokens), observed - began, ended - observed)
-
-
-def cpu_seconds() -> float:
-    """Processor time of this process so far."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def print_table(
@@ -93,17 +88,8 @@ def print_table(
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--text", type=Path, action="append", required=True)
-    parser.add_argument("--presets", nargs="*", default=["Q2_K", "Q4_K_M"])
+    parser = conversion_parser(__doc__, ["Q2_K", "Q4_K_M"], 20)
     parser.add_argument("--stable", nargs="*", type=float, default=[0.99, 0.95])
-    parser.add_argument("--nsamples", type=int, default=128)
-    parser.add_argument("--seqlen", type=int, default=256)
-    parser.add_argument("--chunks", type=int, default=20)
     parser.add_argument("--folder", type=Path, default=Path("calibrating-files"))
     return parser.parse_args()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.conversion_parser import conversion_parser
 from csaq_export.budget.allocate import target_bytes
 from csaq_export.budget.probe import Probe, make_probe
 from csaq_export.budget.swaps import Budget
@@ -190,16 +191,7 @@ def make_bench(args: argparse.Namespace, guidance: Guidance) -> Bench:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--text", type=Path, action="append", required=True)
-    parser.add_argument("--presets", nargs="*", default=["Q2_K", "Q3_K_S", "Q4_K_M"])
-    parser.add_argument("--nsamples", type=int, default=128)
-    parser.add_argument("--seqlen", type=int, default=256)
-    parser.add_argument("--chunks", type=int, default=20)
+    parser = conversion_parser(__doc__, ["Q2_K", "Q3_K_S", "Q4_K_M"], 20)
     parser.add_argument("--work-dir", type=Path, default=Path("quality-files/work"))
     return parser.parse_args()
 

@@ -13,18 +13,17 @@ times where it is installed. What the machine cannot tell is null.
 import argparse
 import importlib.util
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.random_folder import llama_config, write_random_folder
+from benchmarks.stage_clock import StageClock
 from csaq_export.budget.target import Target
 from csaq_export.calibrated import Request, convert_calibrated, estimate_conversion
 from csaq_export.device import find_device
@@ -39,8 +38,6 @@ from csaq_export.quantize.guided import encode_guided
 from csaq_export.sensitivity import Sensitivity, Term
 from csaq_runtime.formats import GGMLType
 
-# Read once: stages change torch's own number while they run threads of their own.
-CORES = torch.get_num_threads()
 # n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab
 SHAPES = {
     "tiny": (2, 256, 768, 4, 2, 4096),
@@ -48,47 +45,6 @@ SHAPES = {
     "8B": (32, 4096, 14336, 32, 8, 128256),
 }
 COMPARED = (GGMLType.Q2_K, GGMLType.Q3_K, GGMLType.IQ4_XS, GGMLType.Q4_K, GGMLType.Q6_K)
-
-
-@dataclass
-class StageClock:
-    """Seconds and peak bytes between the reports of a conversion."""
-
-    device: torch.device
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
-    current: str = ""
-    began: float = 0.0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """The callback of `convert_calibrated`."""
-        if stage != self.current:
-            self.finish()
-            self.current, self.began = stage, self.now()
-            if self.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(self.device)
-
-    def finish(self) -> None:
-        """Note the stage that ends."""
-        if self.current:
-            before = self.stages.get(self.current, {"seconds": 0.0, "peak_bytes": 0})
-            self.stages[self.current] = {
-                "seconds": before["seconds"] + self.now() - self.began,
-                "peak_bytes": max(before["peak_bytes"], self.peak()),
-            }
-        self.current = ""
-
-    def now(self) -> float:
-        """Seconds; on a CPU those of all cores over their number, whatever else runs there."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            return time.perf_counter()
-        return time.process_time() / CORES
-
-    def peak(self) -> int:
-        """Of the device's memory since the stage began, of the process's since it did."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def rates(device: torch.device) -> dict[str, float]:
@@ -182,7 +138,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "weights": shapes.n_weight,
         "bpw": plan.bpw,
-        "stages": clock.stages,
+        "stages": {
+            name: {"seconds": taken.seconds, "peak_bytes": taken.peak}
+            for name, taken in clock.stages.items()
+        },
         "estimate": {stage.name: [stage.seconds, stage.memory] for stage in forecast.stages},
         **_ratios(clock, model, arguments, device),
         "equal_codes": equal_codes(device) if device.type == "cuda" else None,
@@ -196,12 +155,12 @@ def _ratios(
     """Calibration against the plain pass and the device's rates; rounding in weights per second."""
     shapes, rate = shapes_of(list(model.slots.values()), model.tied), rates(device)
     n_token = arguments.nsamples * arguments.seqlen * 7 / 8
-    calibration = sum(clock.stages[name]["seconds"] for name in ("forward", "backward"))
+    calibration = sum(clock.stages[name].seconds for name in ("forward", "backward"))
     plain = plain_seconds(model, arguments.nsamples * 7 // 8, arguments.seqlen, device)
     squares = sum(n_col * n_col for _, n_col in shapes.layer) * shapes.n_layer
     adds = n_token * (4 * shapes.layer_weights * shapes.n_layer + squares)
     cores = torch.get_num_threads() if device.type == "cpu" else 1
-    rounding = clock.stages["rounding"]["seconds"]
+    rounding = clock.stages["rounding"].seconds
     return {
         "calibration_over_plain": calibration / (plain / cores),
         "calibration_share_of_matrix_rate": adds / calibration / (rate["multiply_adds"] * cores),

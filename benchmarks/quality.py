@@ -18,6 +18,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.conversion_parser import conversion_parser
 from benchmarks.peer_files import Made, make_imatrix, needs_imatrix, quantized
 from csaq_export.budget.target import Target
 from csaq_export.calibrated import Request, convert_calibrated
@@ -103,19 +104,10 @@ def interval(row: dict[str, object]) -> str:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--text", type=Path, action="append", required=True)
+    parser = conversion_parser(__doc__, PRESETS, 40)
     parser.add_argument("--peer", type=Path, required=True, help="folder of llama.cpp's programs")
     parser.add_argument("--rival", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--presets", nargs="*", default=PRESETS)
     parser.add_argument("--effort", default="normal")
-    parser.add_argument("--nsamples", type=int, default=128)
-    parser.add_argument("--seqlen", type=int, default=256)
-    parser.add_argument("--chunks", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("quality.json"))
     parser.add_argument("--folder", type=Path, default=Path("quality-files"))
     return parser.parse_args()
