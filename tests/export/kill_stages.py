@@ -26,7 +26,7 @@ from csaq_export.calibrated import Request, convert_calibrated
 from csaq_export.guidance import Calibrating
 from csaq_export.pipeline import Conversion
 from csaq_runtime.formats import GGMLType
-from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.models import TEXT, save_folder
 
 STAGES = (
     *("forward", "backward", "measuring types", "measuring tensors"),
@@ -86,8 +86,7 @@ def killing(stage: str, number: int, delay: float, mark: Path) -> Clock:
 def save_model(folder: Path) -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 32}
     heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
-    build_model("llama3-tied", **sizes, **heads).save_pretrained(folder)
-    byte_level_tokenizer("llama-bpe").save_pretrained(folder)
+    save_folder(folder, "llama3-tied", **sizes, **heads)
     (folder / "calib.txt").write_text(" ".join(TEXT))
 
 

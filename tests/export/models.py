@@ -97,9 +97,9 @@ def build_model(kind: str, seed: int = 0, **changes: Any) -> Any:
     return model
 
 
-def save_folder(folder: Path, kind: str, dtype: torch.dtype = torch.float32) -> Any:
+def save_folder(folder: Path, kind: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """Write `kind` with a byte-level tokenizer into `folder`; returns the model."""
-    model = build_model(kind).to(dtype)
+    model = build_model(kind, **changes).to(dtype)
     model.save_pretrained(folder)
     byte_level_tokenizer("qwen2" if kind.startswith("qwen") else "llama-bpe").save_pretrained(
         folder

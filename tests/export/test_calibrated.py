@@ -19,14 +19,13 @@ from csaq_export.torch_model import load_tokenizer, load_torch_model
 from csaq_runtime.errors import ResourceError, UsageError
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import open_gguf
-from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.models import TEXT, save_folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    build_model("llama3-tied", num_hidden_layers=1).save_pretrained(path)
-    byte_level_tokenizer("llama-bpe").save_pretrained(path)
+    save_folder(path, "llama3-tied", num_hidden_layers=1)
     (path / "calib.txt").write_text(" ".join(TEXT))
     return path
 
@@ -224,8 +223,7 @@ def test_interrupted_at_every_stage_it_goes_on_to_the_same_bytes(folder, tmp_pat
 def test_work_of_other_weights_is_refused(folder, work, tmp_path):
     plan_calibrated(conversion(folder, tmp_path / "x"), request(folder, work, Target(bpw=7.0)))
     other = tmp_path / "other"
-    build_model("llama3-tied", seed=1, num_hidden_layers=1).save_pretrained(other)
-    byte_level_tokenizer("llama-bpe").save_pretrained(other)
+    save_folder(other, "llama3-tied", seed=1, num_hidden_layers=1)
     with pytest.raises(UsageError, match="made with model"):
         plan_calibrated(conversion(other, tmp_path / "x"), request(folder, work, Target(bpw=7.0)))
 

@@ -14,7 +14,7 @@ from csaq_runtime.errors import UsageError
 from csaq_runtime.gguf import open_gguf
 from csaq_runtime.hparams import read_hparams
 from csaq_runtime.tensors import check_tensors
-from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.models import TEXT, save_folder
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
 IDS = list(range(3, 40))
@@ -24,8 +24,7 @@ IDS = list(range(3, 40))
 def made(tmp_path_factory):
     """(folder, rows file, its plan)"""
     folder = tmp_path_factory.mktemp("csaq")
-    build_model("llama3-tied", **SHAPE).save_pretrained(folder)
-    byte_level_tokenizer("llama-bpe").save_pretrained(folder)
+    save_folder(folder, "llama3-tied", **SHAPE)
     (folder / "calib.txt").write_text(" ".join(TEXT))
     calibrating = Calibrating(str(folder / "calib.txt"), 8, 16, 0, "cpu")
     out = folder / "rows.gguf"

@@ -13,7 +13,7 @@ from csaq_runtime.engine import Engine
 from csaq_runtime.errors import GGUFError
 from csaq_runtime.gguf import open_gguf
 from tests.export.dense_file import dense
-from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.models import TEXT, save_folder
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
 IDS = np.random.default_rng(0).integers(0, 300, (24, 8)).tolist()
@@ -22,8 +22,7 @@ IDS = np.random.default_rng(0).integers(0, 300, (24, 8)).tolist()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    build_model("llama", **SHAPE).save_pretrained(path)
-    byte_level_tokenizer("llama-bpe").save_pretrained(path)
+    save_folder(path, "llama", **SHAPE)
     (path / "calib.txt").write_text(" ".join(TEXT))
     return path
 

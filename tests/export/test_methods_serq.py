@@ -22,7 +22,7 @@ from csaq_export.torch_model import load_torch_model
 from csaq_runtime.engine import Engine
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import open_gguf
-from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.models import TEXT, save_folder
 from tests.export.test_quantize_feedback import correlated
 from tests.parity.oracle import logits as oracle_logits
 
@@ -31,8 +31,7 @@ IDS = np.random.default_rng(0).integers(0, 300, (16, 8)).tolist()
 
 
 def save(path, kind):
-    build_model(kind, **SHAPE).save_pretrained(path)
-    byte_level_tokenizer("qwen2" if kind == "qwen2" else "llama-bpe").save_pretrained(path)
+    save_folder(path, kind, **SHAPE)
     (path / "calib.txt").write_text(" ".join(TEXT))
     return path
 

@@ -10,7 +10,7 @@ from csaq_export.pipeline import Conversion
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import open_gguf
 from tests.export.dense_file import dense, n_kept
-from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.models import TEXT, build_model, save_folder
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
 
@@ -18,8 +18,7 @@ SHAPE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    build_model("llama", **SHAPE).save_pretrained(path)
-    byte_level_tokenizer("llama-bpe").save_pretrained(path)
+    save_folder(path, "llama", **SHAPE)
     (path / "calib.txt").write_text(" ".join(TEXT))
     rows = "".join(f"Is the dog {i}?,yes,no,red,cat,{'ABCD'[i % 4]}\n" for i in range(60))
     (path / "task.csv").write_text(rows)

@@ -15,7 +15,7 @@ from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import open_gguf
 from tests.export.dense_file import dense, n_kept
-from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.models import TEXT, build_model, save_folder
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1}
 
@@ -23,8 +23,7 @@ SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    build_model("llama", **SHAPE).save_pretrained(path)
-    byte_level_tokenizer("llama-bpe").save_pretrained(path)
+    save_folder(path, "llama", **SHAPE)
     (path / "calib.txt").write_text(" ".join(TEXT))
     return path
 

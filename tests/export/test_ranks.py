@@ -11,7 +11,7 @@ from csaq_export.budget.target import Target
 from csaq_export.calibrated import Request, convert_calibrated
 from csaq_export.guidance import Calibrating
 from csaq_export.pipeline import Conversion
-from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.models import TEXT, save_folder
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -19,8 +19,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    build_model("llama3-tied", num_hidden_layers=1).save_pretrained(path)
-    byte_level_tokenizer("llama-bpe").save_pretrained(path)
+    save_folder(path, "llama3-tied", num_hidden_layers=1)
     (path / "calib.txt").write_text(" ".join(TEXT))
     return path
 
