@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from csaq_export.budget.cliques import PROTECTED_BITS, CliqueBits, tier_type
-from csaq_export.hf.clique_budget import Budget
+from csaq_export.budget.cliques import PROTECTED_BITS
+from csaq_export.hf.clique_budget import Budget, CliqueBits
 from csaq_export.hf.config import CSAQConfig
 from csaq_export.hf.linear import CSAQLinear
 from csaq_export.hf.profiler import CausalProfiler
 from csaq_export.hf.quantized_weight import QuantizedWeight, pack_rows
 from csaq_export.hf.quantizer import mark_quantized
+from csaq_export.hf.tier import tier_type
 from csaq_export.quantize import encode
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.quantize.packed import Packed

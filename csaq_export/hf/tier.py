@@ -7,7 +7,13 @@ from typing import Any
 from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 
-BITS = (2, 4, 8, 16)
+TIER_TYPES: dict[int, tuple[GGMLType, ...]] = {
+    2: (GGMLType.Q2_K, GGMLType.Q4_0, GGMLType.F16),
+    4: (GGMLType.Q4_K, GGMLType.Q4_0, GGMLType.F16),
+    8: (GGMLType.Q8_0, GGMLType.F16),
+    16: (GGMLType.F16,),
+}
+BITS = tuple(TIER_TYPES)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,11 @@ class TierShape:
     def n_bytes(self, n_col: int) -> int:
         """Packed bytes of the tier for rows of `n_col` weights."""
         return self.n_row * row_bytes(self.type, n_col)
+
+
+def tier_type(bits: int, n_col: int) -> GGMLType:
+    """The ggml type of rows of `n_col` weights at `bits`: the first whose blocks divide them."""
+    return next(t for t in TIER_TYPES[bits] if n_col % LAYOUTS[t].block_size == 0)
 
 
 def as_json(tiers: Sequence[TierShape]) -> list[list[Any]]:

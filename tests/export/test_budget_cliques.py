@@ -1,103 +1,53 @@
-from itertools import pairwise
+"""The solver behind rows of mixed width, by hand-made cliques."""
 
-import pytest
-import torch
+import numpy as np
 
-from csaq_export.budget.cliques import (
-    INDEX_BYTES,
-    rows_to_budget,
-    solve_cliques,
-    tier_type,
-)
-from csaq_runtime.errors import UsageError
-from csaq_runtime.formats import GGMLType, row_bytes
-
-N_ROW, N_COL = 200, 512
-N_WEIGHT = 2 * N_ROW * N_COL
+from csaq_export.budget.cliques import Clique, most_salient, protected_level, solve
 
 
-@pytest.fixture(scope="module")
-def matrices():
-    chance = torch.Generator().manual_seed(0)
-    labels = torch.randint(-40, 15, (2, N_ROW), generator=chance).clamp(min=-1)
-    salience = torch.rand(2, N_ROW, generator=chance).exp().pow(4)
-    return {n: rows_to_budget(labels[i], salience[i], N_COL) for i, n in enumerate("ab")}
+def test_upgrades_go_where_they_save_most_and_fit():
+    steep, flat = Clique((1, 3), (9.0, 0.0)), Clique((1, 3), (3.0, 0.0))
+    assert solve([flat, steep], 4) == [0, 1]
+    assert solve([flat, steep], 6) == [1, 1]
+    assert solve([flat, steep], 1) is None
+    assert solve([Clique((1, 3), (1.0, 0.0), least=1), steep], 5) == [1, 0]
 
 
-def n_bytes(budget):
-    return sum(
-        len(clique.rows) * (INDEX_BYTES + row_bytes(tier_type(clique.bits, N_COL), N_COL))
-        for cliques in budget.values()
-        for clique in cliques
-    )
+def test_a_step_that_only_pays_further_up_is_not_missed():
+    late = Clique((1, 2, 3), (9.0, 8.9, 0.0))
+    assert solve([late], 3) == [2]
 
 
-def row_bits(budget):
-    found = torch.zeros(2, N_ROW, dtype=torch.long)
-    for index, name in enumerate("ab"):
-        for clique in budget[name]:
-            found[index, list(clique.rows)] = clique.bits
-    return found
+def test_a_step_that_does_not_fit_gives_way_to_a_smaller_one():
+    far = Clique((1, 2, 9), (9.0, 8.9, 0.0))
+    assert solve([far], 8) == [1]
+    assert solve([far], 9) == [2]
 
 
-@pytest.mark.parametrize("bpw", [3.2, 4.0, 5.0, 8.0, 12.5])
-def test_the_target_is_met_and_never_exceeded(matrices, bpw):
-    limit = int(bpw * N_WEIGHT / 8)
-    found = 8 * n_bytes(solve_cliques(matrices, (2, 4, 8, 16), limit, 0.0)) / N_WEIGHT
-    assert bpw - 0.03 < found <= bpw
+def test_what_is_left_is_less_than_the_smallest_step_that_saves():
+    chance = np.random.default_rng(0)
+    cliques = [
+        Clique(tuple(int(n) * size for size in (3, 5, 9)), (1.0, float(low), 0.0))
+        for n, low in zip(chance.integers(1, 9, 200), chance.random(200), strict=True)
+    ]
+    for limit in (2900, 4000, 6000):
+        levels = solve(cliques, limit)
+        left = limit - sum(c.n_bytes[i] for c, i in zip(cliques, levels, strict=True))
+        steps = [
+            c.n_bytes[i + 1] - c.n_bytes[i]
+            for c, i in zip(cliques, levels, strict=True)
+            if i + 1 < len(c.cost)
+        ]
+        assert 0 <= left < min(steps)
 
 
-def test_every_row_gets_bits_of_the_options_and_cliques_stay_together(matrices):
-    budget = solve_cliques(matrices, (4, 8), 5 * N_WEIGHT // 8, 0.1)
-    assert set(row_bits(budget).flatten().tolist()) == {4, 8}
-    for name, matrix in matrices.items():
-        assert [c.rows for c in budget[name]] == [c.rows for c in matrix.cliques]
+def test_the_most_salient_are_taken_while_they_fit_into_the_share():
+    assert most_salient([4, 1, 5], [1.0, 3.0, 2.0], 0.6) == {1, 2}
+    assert most_salient([4, 1, 5], [1.0, 3.0, 2.0], 0.5) == {1}
+    assert most_salient([4, 1, 5], [1.0, 3.0, 2.0], 0.0) == set()
 
 
-def test_the_most_salient_rows_are_protected(matrices):
-    budget = solve_cliques(matrices, (2, 4, 8, 16), 4 * N_WEIGHT // 8, 0.2)
-    units = sorted(
-        (clique for cliques in budget.values() for clique in cliques),
-        key=lambda clique: -clique.salience / len(clique.rows),
-    )
-    seen = 0
-    for clique in units:
-        seen += len(clique.rows)
-        if seen > 0.2 * 2 * N_ROW:
-            break
-        assert clique.bits >= 8
-
-
-def test_more_salient_cliques_of_one_size_never_get_fewer_bits(matrices):
-    budget = solve_cliques(matrices, (2, 4, 8, 16), 5 * N_WEIGHT // 8, 0.1)
-    single = [c for cliques in budget.values() for c in cliques if len(c.rows) == 1]
-    bits = [clique.bits for clique in sorted(single, key=lambda clique: clique.salience)]
-    assert len(single) > 100
-    assert sum(a > b for a, b in pairwise(bits)) <= 2  # the last that fit
-
-
-def test_too_small_a_target_is_refused_with_the_arithmetic(matrices):
-    with pytest.raises(UsageError, match=r"4.000 bits.*4-bit rows.*10 % .*0.062 bits.*take 4.9"):
-        solve_cliques(matrices, (4, 8), 4 * N_WEIGHT // 8, 0.1)
-
-
-def test_equal_inputs_give_equal_bits(matrices):
-    budgets = [solve_cliques(dict(order), (2, 4, 8), 3 * N_WEIGHT // 8, 0.0)
-               for order in (list(matrices.items()), list(matrices.items())[::-1])]  # fmt: skip
-    assert budgets[0] == budgets[1]
-
-
-def test_types_follow_from_bits_and_row_length():
-    assert [tier_type(bits, 512) for bits in (16, 8, 4, 2)] == [
-        GGMLType.F16, GGMLType.Q8_0, GGMLType.Q4_K, GGMLType.Q2_K,
-    ]  # fmt: skip
-    assert [tier_type(bits, 96) for bits in (8, 4, 2)] == [
-        GGMLType.Q8_0, GGMLType.Q4_0, GGMLType.Q4_0,
-    ]  # fmt: skip
-    assert {tier_type(bits, 33) for bits in (16, 8, 4, 2)} == {GGMLType.F16}
-
-
-def test_widths_that_take_the_same_bytes_are_one():
-    matrix = rows_to_budget(torch.full((8,), -1), torch.arange(8.0), 96)
-    budget = solve_cliques({"a": matrix}, (2, 4, 8), 8 * (INDEX_BYTES + 54), 0.0)
-    assert {clique.bits for clique in budget["a"]} == {4}
+def test_protection_is_8_bits_or_the_most_there_are():
+    assert protected_level((2, 4, 16)) == 2
+    assert protected_level((2, 8, 16)) == 1
+    assert protected_level((2, 4)) == 1

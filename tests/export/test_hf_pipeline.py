@@ -17,7 +17,7 @@ from csaq_export import (
     generate_csaq_report,
     quantize,
 )
-from csaq_export.budget.cliques import CliqueBits
+from csaq_export.hf.clique_budget import CliqueBits
 from csaq_runtime.errors import ModelError, UsageError
 from tests.export.models import TEXT, build_model, byte_level_tokenizer
 

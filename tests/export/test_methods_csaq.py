@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from csaq_export.budget.rows import Clique, solve
 from csaq_export.guidance import Calibrating
 from csaq_export.methods.csaq.convert import convert_csaq
 from csaq_export.methods.csaq.options import CsaqRequest, read_bits
@@ -42,7 +41,7 @@ def test_the_size_is_the_targets_and_bpw_counts_every_byte(made):
     assert n_byte == plan.n_bytes
     with open_gguf(out) as file:
         assert file.number("csaq.actual_bpw") == pytest.approx(8 * n_byte / plan.n_weight)
-    assert -0.02 < plan.bpw - 5.0 <= 0
+    assert -0.005 < plan.bpw - 5.0 <= 0
 
 
 def test_rows_have_their_bits_and_the_upper_tiers_are_accurate(made):
@@ -97,16 +96,3 @@ def test_bits_and_groups_without_a_type_are_refused():
         read_bits("4", 128)
     with pytest.raises(UsageError, match="no type of 2 bits in blocks of 32"):
         read_bits("2,4", 32)
-
-
-def test_upgrades_go_where_they_save_most_and_fit():
-    steep, flat = Clique((1, 3), (9.0, 0.0)), Clique((1, 3), (3.0, 0.0))
-    assert solve([flat, steep], 4) == [0, 1]
-    assert solve([flat, steep], 6) == [1, 1]
-    assert solve([flat, steep], 1) is None
-    assert solve([Clique((1, 3), (1.0, 0.0), least=1), steep], 5) == [1, 0]
-
-
-def test_a_step_that_only_pays_further_up_is_not_missed():
-    late = Clique((1, 2, 3), (9.0, 8.9, 0.0))
-    assert solve([late], 3) == [2]

@@ -1,11 +1,12 @@
 """Kept-back text → cliques of rows, their salience, and which of them are protected."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from csaq_export.budget.cliques import most_salient
 from csaq_export.cliques import SINGLETON, Cliques, rows_together
 from csaq_export.coactivation import cliques_of, held_coactivation
 from csaq_export.methods.csaq.options import CsaqRequest
@@ -61,17 +62,12 @@ def _salience(session: Session, name: str) -> Tensor:
     return guidance.model.to_gguf(name, rows) / guidance.model.weights[name].n_col
 
 
-def protected(units: list[Unit], share: float) -> set[int]:
+def protected(units: Sequence[Unit], share: float) -> set[int]:
     """Numbers of the most salient units that hold at most `share` of the rows in layers."""
-    inside = [i for i, unit in enumerate(units) if unit.name.startswith("blk.")]
-    room = share * sum(len(units[i].rows) for i in inside)
-    found: set[int] = set()
-    for i in sorted(inside, key=lambda i: -units[i].salience):
-        room -= len(units[i].rows)
-        if room < 0:
-            break
-        found.add(i)
-    return found
+    inside = [number for number, unit in enumerate(units) if unit.name.startswith("blk.")]
+    n_row = [len(units[number].rows) for number in inside]
+    salience = [units[number].salience for number in inside]
+    return {inside[place] for place in most_salient(n_row, salience, share)}
 
 
 def histogram(labels: Mapping[str, Tensor]) -> dict[int, int]:

@@ -19,7 +19,6 @@ TYPES = {
 }  # fmt: skip
 """Group size → bits → type. ggml's blocks fix how many weights share a scale."""
 DEFAULT_BITS = (2, 4, 8, 16)
-PROTECTED_BITS = 8
 
 
 @dataclass(frozen=True)

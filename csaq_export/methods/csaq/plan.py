@@ -1,7 +1,7 @@
 """Units, costs and a size → the tiers of every matrix and the file's exact bytes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,16 @@ import torch
 from gguf import GGUFValueType
 from torch import Tensor
 
-from csaq_export.budget.rows import Clique, solve
+from csaq_export.budget.cliques import (
+    PROTECTED_BITS,
+    Clique,
+    least_bytes,
+    protected_level,
+    solve,
+)
 from csaq_export.metadata import Metadata, array, f32, text
 from csaq_export.methods.csaq.cliques import Unit, protected
-from csaq_export.methods.csaq.options import PROTECTED_BITS, CsaqRequest
+from csaq_export.methods.csaq.options import CsaqRequest
 from csaq_export.methods.mixed import csaq_architecture
 from csaq_export.methods.session import Session
 from csaq_export.plan import TensorPlan
@@ -22,8 +28,11 @@ from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import GGMLType, row_bytes
 from csaq_runtime.rows.names import ROWS, tier_name
 
-# The index and padding grow with the tiers chosen; this settles the size.
-_MAX_ROUNDS = 12
+_MAX_ROUNDS = 16
+# Bytes of the size asked for that may stay unused: less than a row.
+_SPARE = 32
+# Bits per weight of it that may, where nothing is left to spend them on.
+_MISS = 0.005
 _SHORT = 1 << 16
 
 
@@ -61,21 +70,58 @@ def plan_rows(
     n_weight = sum(w.n_row * w.n_col for w in session.model.weights)
     limit = int(request.bpw * n_weight / 8)
     cliques = _cliques(session, request, units, costs)
-    least = _built(session, request, units, [c.least for c in cliques], keys, n_weight)
-    fixed = least.n_bytes - sum(c.n_bytes[c.least] for c in cliques)
-    room = limit - fixed
+
+    def built(levels: Sequence[int]) -> RowsPlan:
+        return _built(session, request, units, levels, keys, n_weight)
+
+    least = built([clique.least for clique in cliques])
+    if least.n_bytes > limit:
+        raise _too_small(request, least_bytes(cliques), least.n_bytes, n_weight)
+    found, is_all = _largest(cliques, least, limit, built)
+    if is_all and limit - found.n_bytes > _MISS * n_weight / 8:
+        raise UsageError(
+            f"--bpw {request.bpw:g}: more than {8 * found.n_bytes / n_weight:.3f} bits per weight "
+            f"bring nothing with rows of at most {max(request.bits)} bits",
+            "allow more bits (--bits) or give fewer bits per weight",
+        )
+    return found
+
+
+def _largest(
+    cliques: Sequence[Clique], least: RowsPlan, limit: int, built: Callable[[list[int]], RowsPlan]
+) -> tuple[RowsPlan, bool]:
+    """The largest plan of at most `limit` bytes, and whether more bytes would bring nothing.
+
+    Index, padding and descriptions follow from the rows' bits, so what is left for the rows is
+    known only when they are chosen: guesses close in on it from both sides.
+    """
+    best, enough = least, least_bytes(cliques)
+    too_much = limit + 1
+    room = limit - least.n_bytes + enough
     for _ in range(_MAX_ROUNDS):
         levels = solve(cliques, room)
-        if levels is None:
+        assert levels is not None
+        plan = built(levels)
+        over = plan.n_bytes - limit
+        if over > 0:
+            too_much = room
+        else:
+            enough, best = room, max(best, plan, key=lambda plan: plan.n_bytes)
+        if 0 <= -over <= _SPARE or too_much - enough < 2:
             break
-        plan = _built(session, request, units, levels, keys, n_weight)
-        if plan.n_bytes <= limit:
-            return plan
-        room -= plan.n_bytes - limit
-    raise UsageError(
-        f"--bpw {request.bpw:g}: the file takes {8 * least.n_bytes / n_weight:.3f} bits per "
-        f"weight with {min(request.bits)}-bit rows, their scales and places, and "
-        f"{100 * request.protected:g} % of the rows at {PROTECTED_BITS} bits",
+        room -= over
+        if not enough < room < too_much:
+            room = (enough + too_much) // 2
+    return best, best.n_bytes < limit and too_much > limit
+
+
+def _too_small(request: CsaqRequest, rows: int, n_bytes: int, n_weight: int) -> UsageError:
+    bits = 8 / n_weight
+    return UsageError(
+        f"--bpw {request.bpw:g}: the file takes {bits * n_bytes:.3f} bits per weight with "
+        f"{min(request.bits)}-bit rows and {100 * request.protected:g} % of the rows at "
+        f"{PROTECTED_BITS} bits: {bits * rows:.3f} for rows with their scales, "
+        f"{bits * (n_bytes - rows):.3f} for vectors, places, cliques, vocabulary and index",
         "protect fewer rows (--protection-floor) or give more bits per weight",
     )
 
@@ -86,14 +132,13 @@ def _cliques(
     units: Sequence[Unit],
     costs: Mapping[str, Mapping[int, Tensor]],
 ) -> list[Clique]:
-    lifted, found = protected(list(units), request.protected), []
+    lifted, found = protected(units, request.protected), []
     columns = {weight.name: weight.n_col for weight in session.model.weights}
     for number, unit in enumerate(units):
         types = request.types(columns[unit.name])
         each = [row_bytes(kind, columns[unit.name]) for kind in types.values()]
         cost = [float(costs[unit.name][bits][unit.rows].sum()) for bits in types]
-        enough = (i for i, bits in enumerate(types) if bits >= PROTECTED_BITS)
-        least = next(enough, len(types) - 1) if number in lifted else 0
+        least = protected_level(list(types)) if number in lifted else 0
         found.append(Clique(tuple(n * len(unit.rows) for n in each), tuple(cost), least))
     return found
 
