@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="*", type=int)
     parser.add_argument("--depths", nargs="*", type=int)
     parser.add_argument("-r", "--repetitions", type=int)
+    parser.add_argument("--folder", type=Path, help="keep the random files here for the next run")
     arguments = parser.parse_args()
     names = arguments.models or (["0.5B", "1.1B"] if arguments.quick else list(MODELS))
     types = arguments.types or (TYPES[:4] if arguments.quick else TYPES)
@@ -51,10 +53,18 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in names:
         for preset in types:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"{name}-{preset}.gguf"
-                write_random(path, MODELS[name], preset)
+            with random_file(name, preset, arguments.folder) as path:
                 report(path, arguments)
+
+
+@contextmanager
+def random_file(name: str, preset: str, folder: Path | None) -> Iterator[Path]:
+    """A file of the shape and type: of `folder`, written there once, or a temporary one."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = (folder or Path(temporary)) / f"{name}-{preset}.gguf"
+        if not path.exists():
+            write_random(path, MODELS[name], preset)
+        yield path
 
 
 def report(path: Path, arguments: argparse.Namespace) -> None:
