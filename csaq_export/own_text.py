@@ -37,8 +37,9 @@ def write_calibration(
     work: WorkDir,
     identity: Fingerprint,
     report: Report,
+    temperature: float = 1.0,
 ) -> Calibration:
-    """`shape` is (n_sample, seq_len, seed); `identity` names the model."""
+    """`shape` is (n_sample, seq_len, seed); `identity` names the model, and what else differs."""
     n_sample, seq_len, seed = shape
     fingerprint = {**identity, "text": str(shape)}
     stages = {start: f"text-{start:06}" for start in range(0, n_sample, _WINDOWS)}
@@ -49,7 +50,7 @@ def write_calibration(
         if not work.has(stages[start], fingerprint):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
             windows = (min(_WINDOWS, n_sample - start), seq_len)
-            tokens = _write(model, tokenizer, windows, generator)
+            tokens = _write(model, tokenizer, windows, _Drawn(generator, temperature))
             work.save(stages[start], fingerprint, {"tokens": tokens})
         report("writing text", next(done), len(wanted))
 
@@ -64,22 +65,24 @@ def write_calibration(
 class _Drawn(LogitsProcessor):
     """Makes the greedy choice a draw from the prediction (Gumbel-max), by a generator of its own.
 
+    `temperature` below 1 prefers what is likely.
+
     The generator that `generate` draws from is the process's, which threads would share.
     """
 
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
+    def __init__(self, generator: torch.Generator, temperature: float) -> None:
+        self._generator, self._temperature = generator, temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         uniform = torch.rand(scores.shape, generator=self._generator).clamp(min=1e-30)
-        return scores - (-uniform.log()).log().to(scores)
+        return scores / self._temperature - (-uniform.log()).log().to(scores)
 
 
 def _write(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     shape: tuple[int, int],
-    generator: torch.Generator,
+    drawn: "_Drawn",
 ) -> Tensor:
     """int64 [n, seq_len]: the beginning of a text, then what the model finds likely."""
     n, seq_len = shape
@@ -94,7 +97,7 @@ def _write(
         first,
         attention_mask=torch.ones_like(first),
         generation_config=freely,
-        logits_processor=LogitsProcessorList([_Drawn(generator)]),
+        logits_processor=LogitsProcessorList([drawn]),
     )
     assert isinstance(written, Tensor)
     return written

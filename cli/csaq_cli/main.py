@@ -36,6 +36,7 @@ Exit codes: 0 done, 1 run-time, 2 usage, 3 bad model, 4 resources, 130 interrupt
 COMMANDS = {
     "convert": ("csaq_cli.convert", "Turn a Hugging Face model (or a 16-bit GGUF) into a GGUF."),
     "calibrate": ("csaq_cli.calibrate", "See which weights matter: statistics, imatrix."),
+    "draft": ("csaq_cli.draft", "Train a head that drafts tokens, so that replies come sooner."),
     "run": ("csaq_cli.run", "Chat with a GGUF, or complete one prompt."),
     "serve": ("csaq_cli.serve", "Serve a GGUF over HTTP: OpenAI's API and a chat page."),
     "info": ("csaq_cli.info", "Show what a GGUF holds: sizes, types, metadata, memory."),

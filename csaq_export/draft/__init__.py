@@ -1,0 +1,9 @@
+"""`csaq draft`: a small head that guesses what its model says next, distilled from the model itself.
+
+passages     text → what the model makes of it: states, last keys and values
+vocabulary   which tokens the head may propose
+head         the network
+distill      passages → trained head
+write        head → sidecar GGUF
+make         all of it
+"""
