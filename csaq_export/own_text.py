@@ -89,9 +89,11 @@ def _write(
     begin = tokenizer.bos_token_id
     begin = tokenizer.eos_token_id if begin is None else begin
     first = torch.full((n, 1), 0 if begin is None else begin)
-    # No end token: where one text ends the model goes on with the next, as in training.
+    # Where one text ends the model goes on with the next, as in training: the end token is one
+    # that does not exist. Left out, it would be the model's own.
+    n_vocab = model.config.vocab_size
     freely = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False, max_new_tokens=seq_len - 1, use_cache=True
+        do_sample=False, max_new_tokens=seq_len - 1, use_cache=True, eos_token_id=n_vocab
     )
     written = model.generate(  # type: ignore[operator]
         first,

@@ -24,17 +24,28 @@ FOLDER: "click.Path" = click.Path(path_type=Path, file_okay=False)
 
 @click.command(epilog=EPILOG)
 @click.argument("model", shell_complete=complete_file)
-@click.option("--calib", shell_complete=complete_file,
-              help="Text like what the model will write: a text or .jsonl file, or a dataset.")
+@click.option(
+    "--calib",
+    shell_complete=complete_file,
+    help="Text like what the model will write: a text or .jsonl file, or a dataset.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: MODEL-draft.gguf.")
-@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True,
-              help="Training steps.")
-@click.option("--batch", type=click.IntRange(1), default=4, show_default=True,
-              help="Windows per step.")
-@click.option("--nsamples", type=click.IntRange(2), default=512, show_default=True,
-              help="Windows; half of --calib, the others the model writes.")
-@click.option("--seqlen", type=click.IntRange(8), default=256, show_default=True,
-              help="Tokens per window.")
+@click.option(
+    "--steps", type=click.IntRange(1), default=2000, show_default=True, help="Training steps."
+)
+@click.option(
+    "--batch", type=click.IntRange(1), default=4, show_default=True, help="Windows per step."
+)
+@click.option(
+    "--nsamples",
+    type=click.IntRange(2),
+    default=512,
+    show_default=True,
+    help="Windows; half of --calib, the others the model writes.",
+)
+@click.option(
+    "--seqlen", type=click.IntRange(8), default=256, show_default=True, help="Tokens per window."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--work-dir", type=FOLDER, help="Keep what is done here, to resume.")

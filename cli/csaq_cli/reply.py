@@ -24,6 +24,7 @@ def open_engine(path: Path, options: RunOptions) -> Engine:
             cache_type=options.cache_type,
             spec=options.spec,
             n_draft=options.spec_n_max,
+            draft_model=options.draft_model,
             progress=progress,
         )
     finally:

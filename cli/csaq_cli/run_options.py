@@ -11,7 +11,7 @@ import click
 PATH: "click.Path" = click.Path(path_type=Path)
 READABLE: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 UNIT = click.FloatRange(0, 1)
-SPEC_KINDS = ["auto", "ngram", "off"]
+SPEC_KINDS = ["auto", "ngram", "head", "off"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class RunOptions:
     cache_type: str
     spec: str
     spec_n_max: int
+    draft_model: Path | None
     seed: int
     temp: float
     top_k: int
@@ -70,6 +71,10 @@ OPTIONS = [
     click.option(
         "--spec-n-max", type=click.IntRange(0, 64), default=15, show_default=True,
         help="Most tokens drafted at a time.",
+    ),
+    click.option(
+        "-md", "--draft-model", type=READABLE,
+        help="The head that drafts (see csaq draft). Default: the one beside FILE, if any.",
     ),
     click.option(
         "-s", "--seed", type=click.IntRange(-1, 2**32 - 1), default=-1, show_default=True,

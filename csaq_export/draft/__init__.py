@@ -1,4 +1,4 @@
-"""`csaq draft`: a small head that guesses what its model says next, distilled from the model itself.
+"""`csaq draft`: a small head that guesses what its model says next, and learns from it.
 
 passages     text → what the model makes of it: states, last keys and values
 vocabulary   which tokens the head may propose

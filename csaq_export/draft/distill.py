@@ -120,9 +120,7 @@ def _snapshot(head: DraftHead, optimizer: torch.optim.AdamW, step: int) -> dict[
 
 
 @torch.no_grad()
-def _resume(
-    head: DraftHead, optimizer: torch.optim.AdamW, stage: dict[str, Tensor] | None
-) -> int:
+def _resume(head: DraftHead, optimizer: torch.optim.AdamW, stage: dict[str, Tensor] | None) -> int:
     """Take up a snapshot; steps done."""
     if stage is None:
         return 0

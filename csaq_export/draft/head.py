@@ -10,6 +10,7 @@ trained on its own guesses several tokens ahead.
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,17 +46,24 @@ class DraftHead(nn.Module):
     Attention starts as a copy of the last layer's; embedding and `rows` stay the model's own.
     """
 
+    embedding: Tensor
+    ids: Tensor
+    rows: Tensor
+    cosine: Tensor
+    sine: Tensor
+
     def __init__(self, model: PreTrainedModel, ids: Tensor, n_ff: int, seq_len: int) -> None:
         super().__init__()
         decoder = take_apart(model, seq_len)
-        last = decoder.layers[-1]
-        self.attn = copy.deepcopy(last.self_attn)
+        last: Any = decoder.layers[-1]
+        norm: Any = decoder.norm
+        self.attn: Any = copy.deepcopy(last.self_attn)
         embedding, n_embd = decoder.embedding.weight, decoder.embedding.weight.shape[1]
         epsilon = float(model.config.rms_norm_eps)
         self.epsilon = epsilon
         self.attn_norm = _Norm(last.input_layernorm.weight.detach(), epsilon)
         self.ffn_norm = _Norm(last.post_attention_layernorm.weight.detach(), epsilon)
-        self.output_norm = _Norm(decoder.norm.weight.detach(), epsilon)
+        self.output_norm = _Norm(norm.weight.detach(), epsilon)
         self.state_scale = nn.Parameter(torch.ones(n_embd))
         self.token_proj = nn.Linear(n_embd, n_embd, bias=False)
         self.gate = nn.Linear(n_embd, n_ff, bias=False)
@@ -84,7 +92,8 @@ class DraftHead(nn.Module):
         n = passages.tokens.shape[1] - n_step
         tokens = self.token_inputs(passages.tokens)
         keys, values = (part[:, :, :n].float() for part in (passages.keys, passages.values))
-        state, own, guesses = passages.hidden[:, :n].float(), [], []
+        state, guesses = passages.hidden[:, :n].float(), []
+        own: list[tuple[Tensor, Tensor]] = []
         for step in range(1, n_step + 1):
             x = state * self.state_scale + tokens[:, step : step + n]
             x = x + self._attend(self.attn_norm(x), (keys, values), own, step)
@@ -116,7 +125,7 @@ class DraftHead(nn.Module):
         query, key, value = (self._placed(name, x, step) for name in "qkv")
         own.append((key, value))
         n_kv, n = key.shape[1], key.shape[2]
-        query = query.unflatten(1, (n_kv, -1)) * query.shape[-1] ** -0.5
+        query = query.reshape(len(query), n_kv, -1, *query.shape[2:]) * query.shape[-1] ** -0.5
         keys, values = past
         scores = query @ keys[:, :, None].transpose(-1, -2)
         future = torch.ones(n, n, dtype=torch.bool, device=x.device).triu(1)

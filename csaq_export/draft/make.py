@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from gguf import GGUFValueType
-from torch import Tensor
+from torch import Tensor, nn
 
 from csaq_export.arch import family_of
 from csaq_export.arch.decoder import HParams, read_hparams, slots
@@ -80,11 +80,11 @@ def make_head(wanted: Drafting, work: WorkDir, report: Report) -> Made:
     """Train and write a head; raises UsageError, ModelError or ResourceError."""
     check_place(wanted.out, 0, wanted.force)
     device = find_device(wanted.device)
-    target, torch_model = _target(wanted.folder), load_torch_model(wanted.folder)
+    target, torch_model = target_of(wanted.folder), load_torch_model(wanted.folder)
     check_whole(shapes_of(list(torch_model.slots.values()), torch_model.tied),
                 memory_limit(None, device))  # fmt: skip
     _check_window(wanted, target.hparams)
-    torch_model.model.to(device)
+    nn.Module.to(torch_model.model, device)
     identity = {"model": model_digest(wanted.folder), "seed": str(wanted.seed)}
     tokens = _windows(wanted, torch_model, work, identity, report)
     identity |= calibration_of(tokens, "", wanted.seed).fingerprint
@@ -105,7 +105,9 @@ def _trained(
     training, held = passages.take(slice(n_held, None)), passages.take(slice(n_held))
     ids = common_ids(training.tokens, target.hparams.n_vocab)
     torch.manual_seed(wanted.seed)
-    head = DraftHead(torch_model.model.cpu(), ids, _n_ff(target.hparams), wanted.seq_len)
+    head = DraftHead(
+        nn.Module.to(torch_model.model, "cpu"), ids, _n_ff(target.hparams), wanted.seq_len
+    )
     head.to(find_device(wanted.device))
     schedule = Schedule(wanted.n_step, wanted.batch_size, wanted.seed)
     settings = {**identity, "schedule": str(schedule)}
@@ -117,7 +119,8 @@ def _trained(
     return Made(n_bytes, len(ids), found)
 
 
-def _target(folder: Path) -> Target:
+def target_of(folder: Path) -> Target:
+    """What a head's file says about the model in `folder`."""
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
     family = family_of(config)
     h = read_hparams(config, family)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 COVERAGE = 0.975
-"""Share of the text's tokens; the rest are drafted wrong, but the output gets several times smaller."""
+"""Share of the text's tokens: without the others the output is several times smaller."""
 
 _MULTIPLE = 16
 

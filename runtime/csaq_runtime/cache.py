@@ -6,6 +6,7 @@ counts only once `extend` has named its id, so an interrupted step leaves nothin
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,18 +75,25 @@ class KVCache:
         """How many leading ids are already held."""
         return common_prefix(self._ids, ids)
 
+    def of_layer(self, index: int) -> "KVCache":
+        """One layer's part of this cache: the same memory, the same ids."""
+        part = copy(self)
+        part.keys, part.values = self.keys[index, None], self.values[index, None]
+        part.keys_address, part.values_address = address(part.keys), address(part.values)
+        return part
+
     def copy_from(self, other: "KVCache", n: int) -> None:
         """Forget everything and take over the first `n` positions of a cache of the same shape."""
         if not 0 <= n <= other.n_past:
             raise ValueError(f"cannot copy {n} of {other.n_past} positions")
         # Keys lie in blocks of 16 positions; what the last block holds beyond `n` is not seen.
         rows = slice(0, padded(n))
-        self._ids = []
+        self._ids.clear()
         self.keys[:, :, rows], self.values[:, :, rows] = (
             other.keys[:, :, rows],
             other.values[:, :, rows],
         )
-        self._ids = list(other.ids[:n])
+        self._ids.extend(other.ids[:n])
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

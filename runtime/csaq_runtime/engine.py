@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -24,9 +25,16 @@ from csaq_runtime.kernels.native_step import native_serve
 from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
 from csaq_runtime.sample import Sampler, Sampling
-from csaq_runtime.speculate.choose import DEFAULT_DRAFT, choose_strategy
+from csaq_runtime.speculate.choose import (
+    DEFAULT_DRAFT,
+    check_spec,
+    choose_strategy,
+    find_head,
+)
 from csaq_runtime.speculate.decoder import Decoder, Tally
 from csaq_runtime.speculate.drafter import Drafter
+from csaq_runtime.speculate.head import HeadDrafter
+from csaq_runtime.speculate.head_file import load_head
 from csaq_runtime.speculate.strategy import Fixed, Strategy
 from csaq_runtime.step import Stepper
 from csaq_runtime.threads import ThreadPool, default_threads
@@ -108,6 +116,7 @@ class Engine:
         n_sequence: int = 1,
         spec: str = "off",
         n_draft: int = DEFAULT_DRAFT,
+        draft_model: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> "Engine":
         """Check the GGUF file at `path` and load it.
@@ -119,11 +128,14 @@ class Engine:
         n_sequence: sequences of `n_ctx` positions each that `step` may advance together.
         spec: who drafts tokens for `generate`, see `speculate.choose`; replies stay the same.
         n_draft: most tokens drafted at a time.
+        draft_model: a head's sidecar; without it one that lies beside the file is taken.
         progress: called with bytes packed so far and in all.
 
         Raises GGUFError, ModelError, UsageError, or ResourceError if memory does not suffice.
         """
-        strategy = choose_strategy(spec, n_draft)
+        check_spec(spec, n_draft)
+        named = None if draft_model is None else Path(draft_model)
+        sidecar = find_head(spec, n_draft, Path(path), named)
         file = open_gguf(path)
         try:
             hparams = read_hparams(file)
@@ -133,9 +145,12 @@ class Engine:
             _prepare_kernels(file)
             pool = ThreadPool(n_threads, native_serve())
             model = load_model(file, hparams, pool.n_thread, progress)
-            file.release()
             n_output = _n_output(hparams, n_batch, n_sequence)
             stepper = Stepper(model, caches[0], pool, n_batch, n_output)
+            head = None if sidecar is None else load_head(sidecar, file, model)
+            drafter = None if head is None else HeadDrafter(head, caches[0], pool, n_draft)
+            strategy = choose_strategy(spec, n_draft, drafter)
+            file.release()
         except BaseException:
             file.close()
             raise

@@ -113,6 +113,22 @@ def load_model(
     return _assemble(file, hparams, linears, weights.get("token_embd"))
 
 
+def load_layer(file: GGUFFile, hparams: HParams, index: int) -> Layer:
+    """Pack the layer of a stock file whose tensors have been checked."""
+    linears: Linears = {
+        (index, key): _linear(file, _layer_source(file, hparams, index, key), None)
+        for key in LINEARS
+    }
+    return _layer(file, hparams, index, linears)
+
+
+def load_output(file: GGUFFile, hparams: HParams, ids: NDArray[np.int64]) -> Linear | MixedLinear:
+    """Pack the rows `ids` of a checked file's output matrix."""
+    weights = check_tensors(file, hparams)
+    name = _output_name(file)
+    return _linear(file, _Source(name, ids), weights.get(name))
+
+
 def _matrix_bytes(file: GGUFFile, weights: Mapping[str, RowsWeight], source: _Source) -> int:
     if source.name not in weights:
         return file.tensors[f"{source.name}.weight"].n_bytes
@@ -128,7 +144,7 @@ def _assemble(
     return Model(
         hparams=hparams,
         layers=[_layer(file, hparams, index, linears) for index in range(hparams.n_layer)],
-        output_norm=_norm(file, "output_norm.weight"),
+        output_norm=load_norm(file, "output_norm.weight"),
         output=linears[hparams.n_layer, "output"],
         rope_factors=_rope_factors(file),
         embed=_embedding(file, embedding),
@@ -141,10 +157,15 @@ def _sources(file: GGUFFile, hparams: HParams) -> dict[tuple[int, str], _Source]
     for index in range(hparams.n_layer):
         for key in LINEARS:
             sources[index, key] = _layer_source(file, hparams, index, key)
-    has_output = "output.weight" in file.tensors or "output" in tier_names(file.tensors)
-    output = "output" if has_output else "token_embd"
-    sources[hparams.n_layer, "output"] = _Source(output, np.arange(hparams.n_vocab))
+    output = _Source(_output_name(file), np.arange(hparams.n_vocab))
+    sources[hparams.n_layer, "output"] = output
     return sources
+
+
+def _output_name(file: GGUFFile) -> str:
+    """The output matrix; tied files use the embedding."""
+    has_output = "output.weight" in file.tensors or "output" in tier_names(file.tensors)
+    return "output" if has_output else "token_embd"
 
 
 def _layer_source(file: GGUFFile, hparams: HParams, index: int, key: str) -> _Source:
@@ -207,14 +228,15 @@ def _layer(file: GGUFFile, hparams: HParams, index: int, linears: Linears) -> La
         norms = [take_elements(file.float32(name), rows) for name in names]
     return Layer(
         linears={key: linears[index, key] for key in LINEARS},
-        attn_norm=_norm(file, f"blk.{index}.attn_norm.weight"),
-        ffn_norm=_norm(file, f"blk.{index}.ffn_norm.weight"),
+        attn_norm=load_norm(file, f"blk.{index}.attn_norm.weight"),
+        ffn_norm=load_norm(file, f"blk.{index}.ffn_norm.weight"),
         q_norm=norms[0],
         k_norm=norms[1],
     )
 
 
-def _norm(file: GGUFFile, name: str) -> NDArray[np.float32]:
+def load_norm(file: GGUFFile, name: str) -> NDArray[np.float32]:
+    """Weights of a norm, zero-padded to whole vectors."""
     weight = file.float32(name)
     return np.pad(weight, (0, padded(weight.size) - weight.size))
 

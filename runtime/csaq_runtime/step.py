@@ -5,6 +5,7 @@ tells the kernels where everything is.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +43,31 @@ ROW_BYTES = {
 """Which field of `STEP` holds the bytes of a row of each buffer."""
 
 
+@dataclass(frozen=True)
+class Choices:
+    """How a token that a pass chose becomes the next pass's input (`kernels/passes.py`).
+
+    `inputs`: float16 [n_vocab, n_embd] by choice; `state_scale`: float32 [n_embd].
+    """
+
+    inputs: NDArray[np.float16]
+    state_scale: NDArray[np.float32]
+
+
 class Stepper:
     """Runs batches of up to `n_batch` tokens, with logits for up to `n_output` of them.
 
-    All caches it works on have the shape of `cache`.
+    All caches it works on have the shape of `cache`. With `choices` it can `run_passes`.
     """
 
     def __init__(
-        self, model: Model, cache: KVCache, pool: ThreadPool, n_batch: int, n_output: int
+        self,
+        model: Model,
+        cache: KVCache,
+        pool: ThreadPool,
+        n_batch: int,
+        n_output: int,
+        choices: Choices | None = None,
     ) -> None:
         self._model, self._cache, self._pool = model, cache, pool
         self.n_batch, self.n_output = n_batch, n_output
@@ -61,6 +79,8 @@ class Stepper:
         self._describe_cache()
         self._describe_batch()
         self._describe_scratch()
+        if choices is not None:
+            self._describe_choices(choices)
 
     def run(self, spans: Sequence[Span]) -> NDArray[np.float32]:
         """Append valid ids to the caches of `spans`, each of another sequence.
@@ -71,17 +91,43 @@ class Stepper:
         """
         n_token, n_output = self._checked(spans)
         self._pool.settle()
-        step, table = self._step, self._table
-        table.fill(spans)
-        self._x[:n_token, : self._model.hparams.n_embd] = self._model.embed(np.asarray(table.ids))
-        step["n_token"], step["n_tile"] = n_token, table.n_tile
-        step["first_output"], step["first_tile"] = table.first_output, table.first_tile
-        step["first_meeting"] = self._counter[0] + self._pool.n_thread
+        self._start(spans)
+        ids = np.asarray(self._table.ids)
+        self._x[:n_token, : self._model.hparams.n_embd] = self._model.embed(ids)
+        self._step["n_pass"] = 1
         run = self._pool.run if n_token <= SHORT_STEP else self._pool.run_long
         run(address(self._record))
         for span in spans:
             span.cache.extend(span.ids)
         return self._logits[:n_output, : self._model.hparams.n_vocab]
+
+    def run_passes(
+        self, cache: KVCache, x: NDArray[np.float32], n: int, least: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Up to `n` passes, the first with `x` [n_embd], each other with the last one's choice.
+
+        They stand for the positions after those of `cache`, whose keys and values they
+        overwrite; it is not extended. Returns the choices and the probability of each; none is
+        made after the product of these has come below `least`.
+        """
+        if not 1 <= n <= min(self.n_output, cache.n_ctx - cache.n_past):
+            raise ValueError(f"{n} passes")
+        self._pool.settle()
+        self._start([Span(cache, [0], 1)])
+        step = self._step
+        self._x[0, : x.size] = x
+        step["n_pass"], step["sureness"], step["least_sureness"] = n, 1, least
+        self._pool.run(address(self._record))
+        n_done = int(step["n_pass"])
+        return self._choices[:n_done].copy(), self._confidences[:n_done].copy()
+
+    def _start(self, spans: Sequence[Span]) -> None:
+        """Describe the batch of `spans` to the kernels; its input is still to be filled in."""
+        step, table = self._step, self._table
+        table.fill(spans)
+        step["n_token"], step["n_tile"] = len(table.ids), table.n_tile
+        step["first_output"], step["first_tile"] = table.first_output, table.first_tile
+        step["first_meeting"] = self._counter[0] + self._pool.n_thread
 
     def hidden(self) -> NDArray[np.float32]:
         """States after the final norm, of the tokens that the last `run` gave logits for.
@@ -187,6 +233,18 @@ class Stepper:
         n_thread = self._pool.n_thread
         step["scratch"] = self._keep(aligned_bytes(n_thread * int(step["scratch_bytes"])))
         step["n_thread"], step["counter"] = n_thread, address(self._counter)
+
+    def _describe_choices(self, choices: Choices) -> None:
+        step, n_embd = self._step, self._model.hparams.n_embd
+        inputs = np.zeros((len(choices.inputs), padded(n_embd)), np.float16)
+        inputs[:, :n_embd] = choices.inputs
+        scale = np.zeros(padded(n_embd), np.float32)
+        scale[:n_embd] = choices.state_scale
+        self._choices = np.zeros(self.n_output, np.int64)
+        self._confidences = np.zeros(self.n_output, np.float32)
+        step["n_choice"], step["choice_inputs"] = len(inputs), self._keep(inputs)
+        step["state_scale"], step["choices"] = self._keep(scale), self._keep(self._choices)
+        step["confidences"] = self._keep(self._confidences)
 
     def _describe_mixed(self, start: int) -> int:
         """Lay out what matrices of the rows layout need of the scratch from `start`; its end."""

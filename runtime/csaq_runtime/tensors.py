@@ -11,7 +11,7 @@ from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import GGUFFile
 from csaq_runtime.hparams import HParams
 from csaq_runtime.kernels.dispatch import MATRIX_TYPES
-from csaq_runtime.rows.names import is_rows
+from csaq_runtime.rows.names import base_architecture, is_rows
 from csaq_runtime.rows.weight import RowsWeight, names_of, read_weights
 
 VECTOR_TYPES = frozenset({GGMLType.F32, GGMLType.F16, GGMLType.BF16})
@@ -53,7 +53,8 @@ def _linear_rules(name: str, shape: tuple[int, int], required: bool) -> dict[str
     }
 
 
-def _layer_rules(hparams: HParams, index: int, fused: bool) -> dict[str, TensorRule]:
+def layer_rules(hparams: HParams, index: int, fused: bool) -> dict[str, TensorRule]:
+    """Rules for the tensors of one layer; `fused`: queries, keys and values are one of them."""
     rules = {
         f"blk.{index}.attn_norm.weight": TensorRule((hparams.n_embd,), True),
         f"blk.{index}.ffn_norm.weight": TensorRule((hparams.n_embd,), True),
@@ -85,7 +86,7 @@ def tensor_rules(file: GGUFFile, hparams: HParams) -> dict[str, TensorRule]:
     }
     rules |= _linear_rules("output", vocabulary_shape, False)
     for index in range(hparams.n_layer):
-        rules |= _layer_rules(hparams, index, is_fused(file, index))
+        rules |= layer_rules(hparams, index, is_fused(file, index))
     return rules
 
 
@@ -99,7 +100,7 @@ def check_tensors(file: GGUFFile, hparams: HParams) -> dict[str, RowsWeight]:
     if is_rows(file.text("general.architecture")):
         weights = _rows_weights(file, rules)
         rules = {name: rule for name, rule in rules.items() if len(rule.shape) == 1}
-    _check_names(file, hparams, rules, set().union(*map(names_of, weights.values())))
+    check_names(file, rules, set().union(*map(names_of, weights.values())))
     return weights
 
 
@@ -114,9 +115,8 @@ def _rows_weights(file: GGUFFile, rules: dict[str, TensorRule]) -> dict[str, Row
     return read_weights(file, shapes, frozenset(optional))
 
 
-def _check_names(
-    file: GGUFFile, hparams: HParams, rules: dict[str, TensorRule], known: set[str]
-) -> None:
+def check_names(file: GGUFFile, rules: dict[str, TensorRule], known: set[str]) -> None:
+    """Refuse a file that lacks a tensor, or has one that is not as `rules` say or `known`."""
     for name, rule in rules.items():
         if name in file.tensors:
             _check_tensor(file, name, rule)
@@ -126,7 +126,7 @@ def _check_names(
         if name not in rules and name not in known:
             raise ModelError(
                 f"{file.path}: tensor {name!r} does not belong to architecture"
-                f" {hparams.architecture}"
+                f" {base_architecture(file.text('general.architecture'))}"
             )
 
 

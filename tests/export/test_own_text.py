@@ -38,6 +38,17 @@ def test_tokens_are_drawn_as_the_model_predicts_them(model, tmp_path):
     assert float((share - expected[top]).abs().max()) < 4 * float((expected[top[0]] / 320) ** 0.5)
 
 
+def test_where_a_text_ends_the_next_one_begins(tmp_path):
+    model = build_model("llama", num_hidden_layers=1)
+    with torch.no_grad():
+        model.lm_head.weight[0] = model.lm_head.weight.mean(0) + 0.5
+    assert model.generation_config.eos_token_id == 0
+    tokens = written(model, tmp_path, n_sample=100).tokens
+    after = tokens[:, 2:][tokens[:, 1:-1] == 0]
+    assert len(after) > 0
+    assert bool((after != 0).any())
+
+
 def test_what_is_written_is_not_written_again(model, tmp_path, monkeypatch):
     first = written(model, tmp_path)
     monkeypatch.setattr(model, "generate", None)

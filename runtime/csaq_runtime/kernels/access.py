@@ -69,6 +69,12 @@ def int32_at(address: int, n: int) -> Any:
 
 
 @part
+def floats_at(address: int, n: int) -> Any:
+    """The array of float32 at an address."""
+    return numba.carray(_as_pointer(address), n, np.float32)
+
+
+@part
 def int64_at(address: int, n: int) -> Any:
     """The array of int64 at an address."""
     return numba.carray(_as_pointer(address), n, np.int64)

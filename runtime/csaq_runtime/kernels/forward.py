@@ -1,5 +1,7 @@
 """The whole step as one function, run by every thread at once."""
 
+from typing import Any
+
 from csaq_runtime.kernels.access import layers_at, step_at
 from csaq_runtime.kernels.jit import part
 from csaq_runtime.kernels.layer import (
@@ -9,18 +11,33 @@ from csaq_runtime.kernels.layer import (
     output_logits,
     project_qkv,
 )
+from csaq_runtime.kernels.passes import choose
 
 
 @part
 def run_step(address: int, thread: int) -> None:
     """Run thread number `thread` of the step whose `STEP` record is at `address`.
 
-    Returns when all threads have arrived at the end. In the last layer only the tokens whose
-    logits are wanted go on after their keys and values are in the cache.
+    Returns when all threads have arrived at the end.
     """
     step = step_at(address)
+    meeting, number = step.first_meeting, 0
+    while number < step.n_pass:
+        logits = step.logits + number * step.logits_bytes
+        meeting = run_pass(step, thread, logits, meeting)
+        if step.n_choice > 0:
+            meeting = choose(step, thread, number, logits, meeting)
+        number += 1
+
+
+@part
+def run_pass(step: Any, thread: int, logits: int, meeting: int) -> int:
+    """All layers and the output, whose logits go to `logits`.
+
+    In the last layer only the tokens whose logits are wanted go on after their keys and values
+    are in the cache.
+    """
     layers = layers_at(step.layers, step.n_layer)
-    meeting = step.first_meeting
     for index in range(step.n_layer):
         layer = layers[index]
         is_last = index == step.n_layer - 1
@@ -30,4 +47,4 @@ def run_step(address: int, thread: int) -> None:
         attended = (step.attended, step.attended_bytes, 0)
         meeting = add_product(step, thread, (layer.o, layer.o_inputs), attended, first, meeting)
         meeting = feed_forward(step, thread, layer, first, meeting)
-    output_logits(step, thread, meeting)
+    return output_logits(step, thread, logits, meeting)

@@ -162,11 +162,11 @@ def feed_forward(step: Any, thread: int, layer: Any, first: int, meeting: int) -
 
 
 @part
-def output_logits(step: Any, thread: int, meeting: int) -> int:
-    """Final norm and logits of the tokens from `first_output` on."""
+def output_logits(step: Any, thread: int, logits: int, meeting: int) -> int:
+    """Final norm, and at `logits` the logits of the tokens from `first_output` on."""
     n = step.n_token - step.first_output
     x = step.x + step.first_output * step.x_bytes
     packed = pack_rows(step, thread, step.output_inputs, (x, step.x_bytes, step.output_norm), n)
     meeting = meet_if_shared(step, meeting, n)
-    multiply(step, thread, step.output, packed, step.logits, step.logits_bytes, n)
+    multiply(step, thread, step.output, packed, logits, step.logits_bytes, n)
     return wait_for_all(step.counter, meeting, step.n_thread)

@@ -122,6 +122,15 @@ STEP = np.dtype(
         ("n_tile", np.int64),
         ("first_output", np.int64),  # logits are wanted from this token of the batch on
         ("first_tile", np.int64),  # and from this tile on
+        # passes over the weights, each after the first for the token that the last one chose
+        ("n_pass", np.int64),
+        ("n_choice", np.int64),  # logits to choose from; 0: nothing is chosen
+        ("choices", np.int64),  # int64 [n_pass]: what was chosen
+        ("confidences", np.int64),  # float32 [n_pass]: probability of it
+        ("sureness", np.float32),  # their product, 1 to begin with
+        ("least_sureness", np.float32),  # below this no more passes are made
+        ("choice_inputs", np.int64),  # float16 [n_choice][x_bytes / 4]: see `kernels/passes.py`
+        ("state_scale", np.int64),  # float32 [x_bytes / 4]
         # threads
         ("n_thread", np.int64),
         ("counter", np.int64),  # address of the barrier's counter

@@ -1,25 +1,45 @@
 """`--spec` and an opened model → the strategy that its replies use."""
 
+from pathlib import Path
+
 from csaq_runtime.errors import UsageError
 from csaq_runtime.speculate.auto import Auto
 from csaq_runtime.speculate.drafter import Drafter
+from csaq_runtime.speculate.head_file import head_beside
 from csaq_runtime.speculate.ngram import NGramDrafter
 from csaq_runtime.speculate.strategy import Strategy
 
-SPEC_KINDS = ("auto", "ngram", "off")
+SPEC_KINDS = ("auto", "ngram", "head", "off")
 MAX_DRAFT, DEFAULT_DRAFT = 64, 15
 
 
-def choose_strategy(spec: str, n_max: int) -> Strategy | None:
-    """What `spec`, one of `SPEC_KINDS`, asks for; None: plain decoding.
-
-    n_max: most tokens drafted at a time. Raises UsageError for what does not exist.
-    """
+def check_spec(spec: str, n_max: int) -> None:
+    """UsageError for a `spec` that does not exist, or an `n_max` that is not 0 … `MAX_DRAFT`."""
     if spec not in SPEC_KINDS:
         raise UsageError(f"spec {spec!r} is not one of {', '.join(SPEC_KINDS)}")
     if not 0 <= n_max <= MAX_DRAFT:
         raise UsageError(f"at most {n_max} drafted tokens: must be 0 … {MAX_DRAFT}")
+
+
+def find_head(spec: str, n_max: int, path: Path, named: Path | None) -> Path | None:
+    """The sidecar of the head that `spec` wants for the model at `path`: `named`, or beside it.
+
+    None where none is wanted, or `auto` finds none. UsageError where `head` finds none.
+    """
+    if spec not in ("auto", "head") or n_max == 0:
+        return None
+    found = named or head_beside(path)
+    if found is None and spec == "head":
+        raise UsageError(f"{path}: no head lies beside it", "csaq draft makes one")
+    return found
+
+
+def choose_strategy(spec: str, n_max: int, head: Drafter | None) -> Strategy | None:
+    """What a checked `spec` asks for, at most `n_max` tokens at a time; None: plain decoding.
+
+    head: that of `find_head`, loaded.
+    """
     if spec == "off" or n_max == 0:
         return None
-    drafters: list[Drafter] = [NGramDrafter()]
-    return Auto(drafters, n_max)
+    drafters: list[Drafter] = [] if spec == "head" else [NGramDrafter()]
+    return Auto(drafters if head is None else [*drafters, head], n_max)

@@ -1,4 +1,4 @@
-"""What a head's sidecar says about the model it was made for: written by `csaq draft`, read here."""
+"""What a head's sidecar says about the model it was made for; `csaq draft` writes it."""
 
 import hashlib
 from collections.abc import Iterable
