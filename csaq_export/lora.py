@@ -41,6 +41,16 @@ def of_rows(change: Tensor, rows: Tensor, n_row: int) -> Factors:
     return Factors(change, torch.nn.functional.one_hot(rows, n_row).float().T)
 
 
+def joined(one: Factors, other: Factors) -> Factors:
+    """Both changes of one matrix."""
+    return Factors(torch.cat([one.a, other.a]), torch.cat([one.b, other.b], 1))
+
+
+def adapter_path(out: Path) -> Path:
+    """Where the adapter of the stock file `out` is."""
+    return out.with_name(f"{out.stem}-lora.gguf")
+
+
 def write_adapter(
     path: Path, architecture: str, factors: Mapping[str, Factors], force: bool
 ) -> None:

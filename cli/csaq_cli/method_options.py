@@ -43,10 +43,12 @@ _OPTIONS = (
                  help="Method serq: input columns of a matrix that get a factor; default 128."),
     click.option("--w-bits", type=click.IntRange(2, 4),
                  help="Method serq: bits of the main matrices; default 4."),
+    click.option("--a-bits", type=click.Choice([8, 4]),
+                 help="Method serq: bits of activations it is meant for; csaq run has 8."),
     click.option("--mxfp4", is_flag=True, default=None,
                  help="Method serq: main matrices in MXFP4."),
     click.option("--lora", is_flag=True, default=None,
-                 help="Method serq: a stock file, and the factors as an adapter beside it."),
+                 help="serq, --layout stock: a stock file, and an adapter beside it."),
 )  # fmt: skip
 _OWNERS = {
     "bits": "csaq",
@@ -57,7 +59,7 @@ _OWNERS = {
     "task": "tacq",
     "base_bits": "tacq",
     "outlier_ratio": "tacq",
-    **dict.fromkeys(("rank", "w_bits", "mxfp4", "lora"), "serq"),
+    **dict.fromkeys(("rank", "w_bits", "a_bits", "mxfp4"), "serq"),
 }
 _NOT_TAKEN = ("size", "like", "stable", "tensor_type", "cliques")
 
@@ -75,6 +77,8 @@ def check_method(options: Mapping[str, Any], others: Mapping[str, object]) -> No
     for name, owner in _OWNERS.items():
         if options[name] is not None and method != owner:
             raise UsageError(f"--{name.replace('_', '-')} belongs to --method {owner}")
+    if options["lora"] and method != "serq" and options["layout"] != "stock":
+        raise UsageError("--lora belongs to --method serq, or to --layout stock of a rows file")
     if method is None:
         return
     for name, value in {**others, **{key: options[key] for key in _NOT_TAKEN}}.items():
@@ -178,7 +182,9 @@ def _serq(
     request = SerqRequest(
         calibrating,
         work_dir=_work_dir(options),
-        **_given(options, rank="rank", w_bits="w_bits", mxfp4="mxfp4", lora="lora"),
+        **_given(
+            options, rank="rank", w_bits="w_bits", a_bits="a_bits", mxfp4="mxfp4", lora="lora"
+        ),
     )
     return convert_serq(conversion, request, report)
 

@@ -9,7 +9,7 @@ NOTHING = dict.fromkeys(
     (
         *("method", "tiers", "task", "base_bits", "outlier_ratio"),
         *("bits", "protection_floor", "clique_threshold", "group_size"),
-        *("rank", "w_bits", "mxfp4", "lora"),
+        *("layout", "rank", "w_bits", "a_bits", "mxfp4", "lora"),
         *("bpw", "size", "like", "stable", "tensor_type", "cliques"),
     )
 )
@@ -20,6 +20,10 @@ NOTHING = dict.fromkeys(
     [
         ({"tiers": "16:0,8:0,4:rest"}, "--tiers belongs to --method tiers"),
         ({"method": "tiers", "base_bits": 2}, "--base-bits belongs to --method tacq"),
+        (
+            {"method": "tiers", "lora": True},
+            "--lora belongs to --method serq, or to --layout stock",
+        ),
         ({"method": "tiers", "like": "Q4_K_M"}, "--method tiers takes no --like"),
         ({"method": "tiers", "tensor_type": ("a=Q8_0",)}, "takes no --tensor-type"),
     ],

@@ -1,51 +1,43 @@
-"""The SERQ conversion: rounding around salient columns, one factor per matrix, the files.
-
-The main matrix is rounded with error feedback as if its r most salient columns were stored
-exactly; the factor R then holds what these lack, and what of the other columns' errors they
-can make up for: y = Q(W)·x + R·x[columns], R by least squares under the inputs' curvature.
-"""
+"""The SERQ conversion: what is folded and rounded (see `rounding`) → the files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from csaq_export.budget.allocate import planned
 from csaq_export.guidance import Calibrating
-from csaq_export.lora import Factors, of_columns, write_adapter
+from csaq_export.lora import Factors, adapter_path, of_columns, write_adapter
 from csaq_export.metadata import Metadata, f32, text, u32
-from csaq_export.methods.mixed import csaq_architecture, round_kept
-from csaq_export.methods.serq.fold import Fold, folds, salience
-from csaq_export.methods.serq.peaks import input_peaks
+from csaq_export.methods.mixed import csaq_architecture
+from csaq_export.methods.serq.fold import Fold
+from csaq_export.methods.serq.rounding import Rounded, fold_model, round_matrix
 from csaq_export.methods.session import Report, Session, open_session
 from csaq_export.pipeline import Conversion, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_of
-from csaq_export.quantize import decode
-from csaq_export.quantize.exempt import Exempt
-from csaq_export.quantize.guided import encode_guided, regular
-from csaq_export.sensitivity import Sensitivity, Term
+from csaq_export.quantize.guided import encode_guided
 from csaq_export.weight import Weight
 from csaq_export.write_gguf import check_place, front_matter, new_file, write_rows
 from csaq_runtime.formats import GGMLType
 
 BASE_TYPES = {4: GGMLType.Q4_K, 3: GGMLType.Q3_K, 2: GGMLType.Q2_K}
-_DAMPING = 0.01
 
 
 @dataclass(frozen=True)
 class SerqRequest:
     """`rank` columns per matrix, or all if it has fewer.
 
-    `lora` writes a stock file and an adapter beside it, else one file in the rows layout.
+    `a_bits`: bits of activations that the file is meant for; it only names them (see
+    `activations`). `lora` writes a stock file and an adapter beside it, else one file in the
+    rows layout.
     """
 
     calibrating: Calibrating
     rank: int = 128
     w_bits: int = 4
+    a_bits: int | None = None
     mxfp4: bool = False
     lora: bool = False
     work_dir: Path | None = None
@@ -56,29 +48,12 @@ class SerqRequest:
         return GGMLType.MXFP4 if self.mxfp4 else BASE_TYPES[self.w_bits]
 
 
-def adapter_path(out: Path) -> Path:
-    """Where the adapter of the stock file `out` is."""
-    return out.with_name(f"{out.stem}-lora.gguf")
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """One matrix: its bytes, and `factor` float32 [n_row, r] of its `columns` int64 [r]."""
-
-    packed: Tensor
-    factor: Tensor
-    columns: Tensor
-
-
 def convert_serq(conversion: Conversion, request: SerqRequest, report: Report) -> Plan:
     """Write the file (and adapter) and return its plan; raises what `convert_calibrated` does."""
     if request.lora:
         check_place(adapter_path(conversion.out), 0, conversion.force)
     with open_session(conversion, request.calibrating, request.work_dir, report) as session:
-        peaks = input_peaks(
-            session.guidance.model, session.guidance.calibration, session.guidance.device, report
-        )
-        folded = folds(peaks, *_sizes(session))
+        folded = fold_model(session)
         plan, beside = _plan(session, request)
         factors: dict[str, Factors] = {}
         with new_file(conversion.out, plan.n_bytes, conversion.force) as file:
@@ -87,11 +62,10 @@ def convert_serq(conversion: Conversion, request: SerqRequest, report: Report) -
             for done, tensor in enumerate(plan.tensors):
                 report("rounding", done, len(plan.tensors))
                 if not tensor.name.startswith("blk.") or len(tensor.weight.shape) < 2:
-                    rows = _other_rows(session, tensor, folded.get(tensor.name))
+                    rows = _other_rows(session, tensor, folded.folds.get(tensor.name))
                     write_rows(file, rows, tensor.n_bytes)
                     continue
-                ranks = salience(peaks, folded, tensor.name)
-                made = _round(session, tensor, folded[tensor.name], ranks, request.rank)
+                made = round_matrix(session, folded, tensor.name, tensor.type, request.rank)
                 write_rows(file, [made.packed.numpy()], tensor.n_bytes)
                 pairs = zip(beside.get(tensor.name, ()), _beside_data(made), strict=False)
                 for part, data in pairs:
@@ -102,14 +76,6 @@ def convert_serq(conversion: Conversion, request: SerqRequest, report: Report) -
             architecture = session.model.architecture
             write_adapter(adapter_path(conversion.out), architecture, factors, conversion.force)
     return plan
-
-
-def _sizes(session: Session) -> tuple[int, int, int]:
-    """Layers, key/value heads and the size of a head."""
-    model = session.model
-    n_kv = model.number("attention.head_count_kv")
-    shape = next(w.shape for w in model.weights if w.name == "blk.0.attn_v.weight")
-    return model.number("block_count"), n_kv, shape[0] // n_kv
 
 
 def _plan(session: Session, request: SerqRequest) -> tuple[Plan, dict[str, tuple[TensorPlan, ...]]]:
@@ -171,37 +137,10 @@ def _other_rows(
         yield from packed_rows(tensor)
 
 
-def _round(session: Session, tensor: TensorPlan, fold: Fold, ranks: Tensor, rank: int) -> Rounded:
-    guidance = session.guidance
-    weight = fold.apply(guidance.model.read(tensor.name).to(guidance.device))
-    sensitivity = guidance.sensitivities[tensor.name].to(guidance.device)
-    (_, seen), *_ = sensitivity.groups()
-    curvature = regular(fold.curvature(seen))
-    columns = ranks.topk(min(rank, weight.shape[1])).indices.sort().values
-    return round_around_columns(weight, tensor.type, curvature, columns)
-
-
-def round_around_columns(
-    weight: Tensor, ggml_type: GGMLType, curvature: Tensor, columns: Tensor
-) -> Rounded:
-    """Main matrix and factor of `weight` [n_row, n_col] under `curvature` [n_col, n_col]."""
-    salient = torch.zeros_like(weight, dtype=torch.bool)
-    salient[:, columns] = True
-    exempt = Exempt(salient, torch.zeros_like(salient))
-    sensitivity = Sensitivity((Term(curvature, torch.ones_like(weight[:, 0])),))
-    packed, left = round_kept(weight, ggml_type, sensitivity, exempt)
-    base = decode(packed, ggml_type)
-    factor = (left - base)[:, columns]
-    lacking = weight - base
-    lacking[:, columns] -= factor
-    square = curvature[columns][:, columns]
-    square = square + _DAMPING * square.diagonal().mean() * torch.eye(len(columns)).to(square)
-    factor = factor + torch.linalg.solve(square, (lacking @ curvature[:, columns]).T).T
-    return Rounded(packed.cpu(), factor.cpu(), columns.cpu())
-
-
 def _keys(session: Session, request: SerqRequest) -> Metadata:
+    meant = {} if request.a_bits is None else {"csaq.serq.a_bits": u32(request.a_bits)}
     return session.keys("serq") | {
         "csaq.layout": text("stock" if request.lora else "rows"),
         "csaq.serq.rank": u32(request.rank),
+        **meant,
     }
