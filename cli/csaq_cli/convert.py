@@ -167,7 +167,7 @@ def _stock(conversion: "Conversion", options: Mapping[str, Any], quiet: bool) ->
     if not Path(conversion.source).is_file():
         raise UsageError("--layout stock takes a rows file", "folders become stock files anyway")
     with show_progress(quiet) as progress:
-        return convert_stock(conversion, progress)
+        return convert_stock(conversion, progress, lora=bool(options["lora"]))
 
 
 def _calibrated(conversion: "Conversion", request: "Request", quiet: bool) -> "Plan":

@@ -1,0 +1,100 @@
+"""A GGUF → transformers' model of its weights, whose inputs are rounded as the kernels round them.
+
+Every matrix is the sum of parts that meet one kind of activations each: the tiers by their types,
+single weights float32, factors theirs.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from csaq_export.torch_model import TorchModel, load_torch_model, row_order
+from csaq_runtime.formats import GGMLType, dequantize
+from csaq_runtime.gguf import GGUFFile, open_gguf
+from csaq_runtime.hparams import read_hparams
+from csaq_runtime.kernels.activation import LAYOUTS, Activation
+from csaq_runtime.kernels.dispatch import weight_format
+from csaq_runtime.rows.weight import RowsWeight
+from csaq_runtime.tensors import check_tensors
+
+Parts = dict[Activation, Tensor]
+
+
+def rounded(x: Tensor, kind: Activation) -> Tensor:
+    """float32 `x` [..., n_col] as a weight of this kind sees it."""
+    if kind is Activation.FLOAT32:
+        return x
+    if kind is Activation.FLOAT16:
+        return x.half().float()
+    blocks = x.unflatten(-1, (-1, LAYOUTS[kind].block_size))
+    peak = blocks.abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    inverse = 127 / peak
+    scale = (peak / 127).half().float() if kind is Activation.BLOCK_32 else 1 / inverse
+    return ((blocks * inverse).round() * scale).flatten(-2)
+
+
+class RoundedLinear(nn.Module):
+    """Σ parts · rounded x + bias."""
+
+    def __init__(self, parts: Parts, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.parts, self.bias = parts, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [..., n_row] of [..., n_col]."""
+        y = sum(rounded(x, kind) @ weight.T for kind, weight in self.parts.items())
+        return y if self.bias is None else y + self.bias
+
+
+def parts_of(file: GGUFFile, matrix: RowsWeight) -> Parts:
+    """Dense parts, float32 [n_row, n_col], by what they are multiplied with."""
+    parts: Parts = {}
+
+    def part(kind: Activation) -> np.ndarray:
+        return parts.setdefault(kind, torch.zeros(matrix.shape)).numpy()
+
+    for info, rows in matrix.tiers.parts():
+        part(activation(info.type))[rows] = dequantize(file.data(info.name), info.type)
+    if matrix.outliers is not None:
+        part(Activation.FLOAT32)[:] += matrix.outliers.dense(matrix.shape[1])
+    if matrix.lowrank is not None:
+        info = matrix.lowrank.tensor
+        part(activation(info.type))[:, matrix.lowrank.columns] += file.float32(info.name)
+    return parts
+
+
+def activation(ggml_type: GGMLType) -> Activation:
+    """What weights of a type are multiplied with."""
+    return weight_format(ggml_type).activation
+
+
+def load_reference(folder: Path, path: Path, as_stored: bool = True) -> TorchModel:
+    """The model of `folder` with the weights of a file; inputs are floats unless `as_stored`."""
+    model = load_torch_model(folder)
+    with open_gguf(path) as file:
+        matrices = check_tensors(file, read_hparams(file))
+        for name in (n for n in model.slots if model.has(n)):
+            base = name.removesuffix(".weight")
+            if base not in matrices:
+                if name in file.tensors:
+                    model.write(name, torch.from_numpy(file.float32(name).copy()).reshape(-1))
+            elif base == "token_embd" or not as_stored:
+                model.write(name, torch.from_numpy(matrices[base].float32(file)))
+        if as_stored:
+            head = matrices.get("output", matrices["token_embd"])
+            for base, matrix in {**matrices, "output": head}.items():
+                if base != "token_embd":
+                    _replace(model, f"{base}.weight", parts_of(file, matrix))
+    return model
+
+
+def _replace(model: TorchModel, name: str, parts: Parts) -> None:
+    path, order = "lm_head", None
+    if name in model.slots:
+        path, order = model.slots[name].source.removesuffix(".weight"), row_order(model.slots[name])
+    if order is not None:
+        parts = {kind: torch.empty_like(w).index_copy_(0, order, w) for kind, w in parts.items()}
+    old = model.model.get_submodule(path)
+    model.model.set_submodule(path, RoundedLinear(parts, old.bias))
