@@ -44,9 +44,15 @@ def linear_weights():
     return sum(p.numel() for p in with_layers.parameters() if p.ndim == 2)
 
 
-def test_shares_of_weights_are_those_asked_for(folder, work, tmp_path):
-    out = tmp_path / "out.gguf"
-    plan = convert(folder, work, out, Tiers(0.05, 0.20, 4))
+@pytest.fixture(scope="module")
+def made(folder, work):
+    """The article's shares: a file and its plan."""
+    out = folder / "out.gguf"
+    return out, convert(folder, work, out, Tiers(0.05, 0.20, 4))
+
+
+def test_shares_of_weights_are_those_asked_for(made):
+    out, plan = made
     total = linear_weights()
     assert n_kept(out, "outlier") == pytest.approx(0.05 * total, abs=2)
     assert n_kept(out, "outlier8") == pytest.approx(0.20 * total, abs=4)
@@ -57,21 +63,22 @@ def test_shares_of_weights_are_those_asked_for(folder, work, tmp_path):
         assert file.number("csaq.actual_bpw") == pytest.approx(plan.bpw)
 
 
-def test_upper_tiers_bring_the_weights_closer_to_the_original(folder, work, tmp_path):
+def test_upper_tiers_bring_the_weights_closer_to_the_original(folder, work, made, tmp_path):
     original = build_model("llama", **SHAPE).model.layers[0].mlp.up_proj.weight.detach().numpy()
+    none, whole = tmp_path / "none.gguf", tmp_path / "whole.gguf"
+    convert(folder, work, none, Tiers(0.0, 0.0, 4))
+    convert(folder, work, whole, Tiers(0.5, 0.5, 4))
     errors = []
-    for tiers in (Tiers(0.0, 0.0, 4), Tiers(0.05, 0.20, 4), Tiers(0.5, 0.5, 4)):
-        convert(folder, work, tmp_path / "out.gguf", tiers)
-        found = dense(tmp_path / "out.gguf")["blk.0.ffn_up.weight"]
+    for path in (none, made[0], whole):
+        found = dense(path)["blk.0.ffn_up.weight"]
         errors.append(abs(found - original).mean() / abs(original).mean())
     assert errors[1] < 0.85 * errors[0]
     assert errors[2] < 0.01
 
 
-def test_the_same_inputs_give_the_same_bytes(folder, work, tmp_path):
-    for name, place in (("a", work), ("b", tmp_path / "work")):
-        convert(folder, place, tmp_path / name, Tiers(0.01, 0.05, 4))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+def test_the_same_inputs_give_the_same_bytes(folder, made, tmp_path):
+    convert(folder, tmp_path / "work", tmp_path / "out.gguf", Tiers(0.05, 0.20, 4))
+    assert (tmp_path / "out.gguf").read_bytes() == made[0].read_bytes()
 
 
 def test_a_size_is_met_exactly(folder, work, tmp_path):
