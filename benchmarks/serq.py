@@ -1,4 +1,4 @@
-"""SERQ and its rivals with activations of 16, 8 and 4 bits, in torch: one Markdown table per text.
+"""SERQ and its rivals with activations of 16, 8 and 4 bits, in torch: a Markdown table.
 
     python -m benchmarks.serq MODEL --calib calib.txt --text valid.txt --text wiki.test.raw
 
@@ -16,15 +16,16 @@ Cells are mean KL divergence from the original in nats and perplexity, every pos
 """
 
 import argparse
+import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.ablation import input_squares
-from csaq_export.budget.probe import make_probe
+from csaq_export.budget.probe import Probe, make_probe
 from csaq_export.calibrated import silent
 from csaq_export.calibration import read_calibration
 from csaq_export.guidance import Calibrating
@@ -42,12 +43,11 @@ from csaq_export.quantize.guided import encode_guided
 from csaq_export.torch_model import TorchModel, load_tokenizer, load_torch_model
 from csaq_runtime.formats import GGMLType
 
-Tensors = Iterator[tuple[str, Tensor]]
+Tensors = Iterable[tuple[str, Tensor]]
 ACTIVATIONS = {
     "A16": None,
     "A8": Activations(8),
     "A4": Activations(4),
-    "A4 in groups of 32": Activations(4, 32),
     "MXFP4": Activations(4, mxfp4=True),
 }
 N_CTX, BATCH_SIZE = 256, 4
@@ -58,18 +58,20 @@ def main() -> None:
     args = arguments()
     calibrating = Calibrating(str(args.calib), args.nsamples, N_CTX, 0, "cpu")
     model, tokenizer = load_torch_model(args.model), load_tokenizer(args.model)
+    torch.set_num_threads(1)  # rounding consists of operations too small for more
     shape = (args.chunks, N_CTX, 1)
     texts = {path: read_calibration(str(path), tokenizer, *shape).tokens for path in args.text}
+    probes = [make_probe(model.model, tokens, BATCH_SIZE) for tokens in texts.values()]
+    heads = [f"{path.stem}, {name}" for path in texts for name in ACTIVATIONS]
+    print(f"| matrices | method | {' | '.join(heads)} |\n" + "|---" * (2 + len(heads)) + "|")
     with tempfile.TemporaryDirectory() as folder:
         conversion = Conversion(str(args.model), Path(folder, "none.gguf"), "")
         with open_session(conversion, calibrating, args.work_dir, silent) as session:
             folded = fold_model(session)
-            for path, tokens in texts.items():
-                print(f"\n{path.name}\n\n| matrices | method | {' | '.join(ACTIVATIONS)} |")
-                print("|---" * (2 + len(ACTIVATIONS)) + "|")
-                for matrices, method, tensors in models(session, folded, args.types, args.ranks):
-                    cells = measured(model, tensors, tokens)
-                    print(f"| {matrices} | {method} | {' | '.join(cells)} |", flush=True)
+            for matrices, method, tensors in models(session, folded, args.types, args.ranks):
+                with replaced(model, tensors):
+                    cells = [cell for probe in probes for cell in measured(model, probe)]
+                print(f"| {matrices} | {method} | {' | '.join(cells)} |", flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -80,10 +82,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("model", type=Path)
     parser.add_argument("--calib", type=Path, required=True)
     parser.add_argument("--text", type=Path, action="append", required=True)
-    parser.add_argument("--types", nargs="+", default=["Q4_K", "MXFP4", "Q2_K"])
+    parser.add_argument("--types", nargs="+", default=["Q4_K", "MXFP4"])
     parser.add_argument("--ranks", nargs="+", type=int, default=[8, 128])
-    parser.add_argument("--nsamples", type=int, default=64)
-    parser.add_argument("--chunks", type=int, default=16)
+    parser.add_argument("--nsamples", type=int, default=32)
+    parser.add_argument("--chunks", type=int, default=8)
     parser.add_argument("--work-dir", type=Path)
     return parser.parse_args()
 
@@ -92,28 +94,41 @@ def models(
     session: Session, folded: Folded, types: Sequence[str], ranks: Sequence[int]
 ) -> Iterator[tuple[str, str, Tensors]]:
     """Name of the type, of the method, and the tensors that differ from the original."""
-    yield "original", "", iter(())
+    yield "original", "", ()
     for name in types:
         kind = GGMLType[name]
-        yield name, "GPTQ", rounded(session, kind, feedback=True, rank=0)
+        made = rounded(session, kind, feedback=True)
+        yield name, "GPTQ", made.items()
+        for rank in ranks:
+            yield name, f"GPTQ+SVD, rank {rank}", corrected(session, made, rank)
+        made = rounded(session, kind, feedback=False)
+        for rank in ranks:
+            yield name, f"L²QER, rank {rank}", corrected(session, made, rank)
         yield name, "flat", serq_tensors(session, folded, kind, 0)
         for rank in ranks:
-            yield name, f"L²QER, rank {rank}", rounded(session, kind, feedback=False, rank=rank)
-            yield name, f"GPTQ+SVD, rank {rank}", rounded(session, kind, feedback=True, rank=rank)
             yield name, f"SERQ, rank {rank}", serq_tensors(session, folded, kind, rank)
 
 
-def rounded(session: Session, kind: GGMLType, feedback: bool, rank: int) -> Tensors:
-    """Matrices of layers rounded and corrected by `rank` singular vectors."""
+def rounded(session: Session, kind: GGMLType, feedback: bool) -> dict[str, Tensor]:
+    """Matrices of the layers as they come back from a type."""
     guidance, squares = session.guidance, input_squares(session.guidance)
+    made = {}
     for name in session.linears():
         weight = guidance.model.read(name)
         if feedback:
             packed = encode_guided(weight, kind, guidance.sensitivities[name], n_sweep=0)
         else:
-            packed = encode(weight, kind, squares(name))
-        made = decode(packed, kind)
-        yield name, made + best_approximation(weight - made, squares(name), rank)
+            packed = encode(weight, kind, squares(name).float())
+        made[name] = decode(packed, kind)
+    return made
+
+
+def corrected(session: Session, made: dict[str, Tensor], rank: int) -> Tensors:
+    """The same matrices and a correction of `rank` to each."""
+    squares = input_squares(session.guidance)
+    for name, values in made.items():
+        error = session.guidance.model.read(name) - values
+        yield name, values + best_approximation(error, squares(name), rank)
 
 
 def best_approximation(error: Tensor, square: Tensor, rank: int) -> Tensor:
@@ -126,14 +141,17 @@ def best_approximation(error: Tensor, square: Tensor, rank: int) -> Tensor:
 
 
 @torch.no_grad()
-def measured(model: TorchModel, tensors: Tensors, tokens: Tensor) -> Iterator[str]:
-    """Divergence and perplexity with every kind of activations."""
-    probe = make_probe(model.model, tokens, BATCH_SIZE)
-    with replaced(model, tensors):
-        for activations in ACTIVATIONS.values():
-            with rounded_inputs(model.model, activations):
-                loss = model.model(tokens, labels=tokens).loss
-                yield f"{probe.divergence():.4f}, {float(loss.exp()):.2f}"
+def measured(model: TorchModel, probe: Probe) -> Iterator[str]:
+    """Divergence from the original and perplexity with every kind of activations."""
+    for activations in ACTIVATIONS.values():
+        divergence = loss = 0.0
+        with rounded_inputs(model.model, activations):
+            for tokens, p in zip(probe.tokens, probe.log_probs, strict=True):
+                q = model.model(tokens).logits.log_softmax(-1)
+                divergence += float((p.exp() * (p - q)).sum()) / p[..., 0].numel()
+                loss -= float(q[:, :-1].gather(-1, tokens[:, 1:, None]).mean())
+        n = len(probe.tokens)
+        yield f"{divergence / n:.4f}, {math.exp(loss / n):.2f}"
 
 
 if __name__ == "__main__":

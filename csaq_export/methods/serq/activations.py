@@ -6,7 +6,7 @@ MXFP4 as the OCP microscaling specification (v1.0, 6.3) says: per 32 columns a p
 below the one that the largest magnitude has, and the nearest of E2M1's levels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -81,7 +81,7 @@ def serq_tensors(
 
 
 @contextmanager
-def replaced(model: TorchModel, tensors: Iterator[tuple[str, Tensor]]) -> Iterator[None]:
+def replaced(model: TorchModel, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[None]:
     """Inside the context the model has other `tensors`, float32 in GGUF order, by GGUF name."""
     before = {}
     for name, values in tensors:
