@@ -24,8 +24,8 @@ import torch
 from benchmarks.random_folder import DEMO, llama_config, write_random_folder
 from benchmarks.stage_clock import StageClock, Taken, timed_stages
 from csaq_export.budget.target import Target
-from csaq_export.calibrated import Request, convert_calibrated, estimate_conversion
-from csaq_export.estimate import Estimate, estimate_plain
+from csaq_export.calibrated import Request, convert_calibrated
+from csaq_export.estimate import Estimate, estimate_conversion, estimate_plain
 from csaq_export.guidance import Calibrating
 from csaq_export.pipeline import Conversion, convert, plan
 
@@ -44,34 +44,44 @@ NAMES = {
     "convert": "convert",
 }
 # n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab
-SHAPES = {"wide": (4, 1024, 2816, 16, 8, 8192), "large": (20, 1024, 3328, 16, 8, 16384)}
+SHAPES = {
+    "middle": (8, 512, 1536, 8, 4, 4096),
+    "wide": (4, 1024, 2816, 16, 8, 8192),
+    "large": (20, 1024, 3328, 16, 8, 16384),
+}
 STORIES = Path(__file__).resolve().parents[1] / "demo" / "stories.txt"
 BRIEF_SECONDS = 0.5
+LIKE = Target(like="Q4_K_M")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A conversion: `like` a preset with calibration, or plainly to `kind` where that is None."""
+    """A conversion to a `target` (None: the preset Q4_K_M); plain where there is no `effort`."""
 
     name: str
     model: str
-    like: str | None
-    effort: str
-    n_sample: int
-    seq_len: int
-    calib: bool
-    max_memory: int | None
+    target: Target | None = None
+    effort: str = ""
+    n_sample: int = 64
+    seq_len: int = 256
+    calib: bool = True
+    max_memory: int | None = None
 
 
 CASES = (
-    Case("demo plain", "demo", None, "", 0, 0, False, None),
-    Case("demo fast", "demo", "Q4_K_M", "fast", 64, 256, True, None),
-    Case("demo normal", "demo", "Q4_K_M", "normal", 64, 256, True, None),
-    Case("demo best", "demo", "Q4_K_M", "best", 64, 256, True, None),
-    Case("demo own text", "demo", "Q4_K_M", "fast", 32, 128, False, None),
-    Case("wide plain", "wide", None, "", 0, 0, False, None),
-    Case("wide fast", "wide", "Q4_K_M", "fast", 32, 256, True, None),
-    Case("wide streamed", "wide", "Q4_K_M", "fast", 32, 256, True, 1 << 30),
+    Case("demo plain", "demo"),
+    Case("demo fast", "demo", LIKE, "fast"),
+    Case("demo normal", "demo", LIKE, "normal"),
+    Case("demo best", "demo", None, "best"),
+    Case("demo 3.5 bpw", "demo", Target(bpw=3.5), "normal"),
+    Case("demo own text", "demo", None, "fast", 32, 128, calib=False),
+    Case("middle plain", "middle"),
+    Case("middle fast", "middle", Target(bpw=4.5), "fast", 16),
+    Case("middle normal", "middle", None, "normal", 16),
+    Case("wide plain", "wide"),
+    Case("wide fast", "wide", LIKE, "fast", 16),
+    Case("wide streamed", "wide", LIKE, "fast", 16, max_memory=1 << 30),
+    Case("large fast", "large", LIKE, "fast", 16),
 )
 
 
@@ -88,13 +98,12 @@ def folder_of(case: Case, work: Path) -> Path:
 def asked(case: Case, work: Path) -> tuple[Conversion, Request | None]:
     """What the command line would make of the case."""
     conversion = Conversion(str(folder_of(case, work)), work / "out" / "out.gguf", "Q4_K_M")
-    if case.like is None:
+    if not case.effort:
         return conversion, None
     source = str(STORIES) if case.calib else None
     calibrating = Calibrating(source, case.n_sample, case.seq_len, 0, "cpu",
                               max_memory=case.max_memory)  # fmt: skip
-    target, stages = Target(like=case.like), work / "stages"
-    return conversion, Request(calibrating, target, case.effort, work_dir=stages)
+    return conversion, Request(calibrating, case.target, case.effort, work_dir=work / "stages")
 
 
 def forecast(case: Case, work: Path) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def actual(case: Case, work: Path, wall: bool) -> dict[str, Any]:
 def in_process(part: str, case: Case, work: Path, wall: bool) -> dict[str, Any]:
     """`forecast` or `actual` in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.estimates", "--work", str(work),
-               "--part", part, "--only", case.name, *(["--wall"] if wall else [])]  # fmt: skip
+               "--part", part, "--case", case.name, *(["--wall"] if wall else [])]  # fmt: skip
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -190,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", action="append", help="a case, or the beginning of its name")
+    parser.add_argument("--case", help="of --part")
     parser.add_argument("--part", choices=("forecast", "actual"), help="print JSON of one alone")
     parser.add_argument("--parts", default="forecast,actual", help="which to make anew")
     parser.add_argument("--wall", action="store_true")
@@ -197,13 +207,16 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
+    if arguments.part is not None:
+        (case,) = (case for case in CASES if case.name == arguments.case)
+        found = (
+            forecast(case, work)
+            if arguments.part == "forecast"
+            else actual(case, work, arguments.wall)
+        )
+        print(json.dumps(found))
+        return
     chosen = [c for c in CASES if any(c.name.startswith(o) for o in arguments.only or [""])]
-    if arguments.part == "forecast":
-        print(json.dumps(forecast(chosen[0], work)))
-        return
-    if arguments.part == "actual":
-        print(json.dumps(actual(chosen[0], work, arguments.wall)))
-        return
     kept = work / "results.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for case in chosen if not arguments.show else ():

@@ -101,7 +101,7 @@ def rounded(bench: Bench, plan: Plan, slot: str) -> Weights:
             for tensor in plan.tensors
             if tensor.name in guidance.sensitivities
         }  # fmt: skip
-    packed = round_tensors(plan, guidance, n_sweep, silent).packed(plan)
+    packed = round_tensors(plan, guidance, n_sweep, silent).packed(plan, guidance.device)
     weights = {name: part.weight() for name, part in packed.items()}
     if slot == SCALE:
         weights |= {name: scaled(bench, name, weights[name]) for name in bench.means}

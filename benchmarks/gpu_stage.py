@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ import torch
 from benchmarks.random_folder import llama_config, write_random_folder
 from benchmarks.stage_clock import StageClock
 from csaq_export.budget.target import Target
-from csaq_export.calibrated import Request, convert_calibrated, estimate_conversion
+from csaq_export.calibrated import SWEEPS, Request, convert_calibrated
 from csaq_export.device import find_device
-from csaq_export.estimate.encoders import timed
+from csaq_export.estimate import estimate_conversion
+from csaq_export.estimate.clock import timed, timed_alone
 from csaq_export.footprint import shapes_of
 from csaq_export.guidance import Calibrating
 from csaq_export.layered_model import LayeredModel, open_layered
@@ -45,6 +47,8 @@ SHAPES = {
     "8B": (32, 4096, 14336, 32, 8, 128256),
 }
 COMPARED = (GGMLType.Q2_K, GGMLType.Q3_K, GGMLType.IQ4_XS, GGMLType.Q4_K, GGMLType.Q6_K)
+# These have no descent: every effort takes the same.
+CODEBOOKS = (GGMLType.IQ2_XS, GGMLType.IQ3_S)
 
 
 def rates(device: torch.device) -> dict[str, float]:
@@ -102,6 +106,24 @@ def equal_codes(device: torch.device) -> dict[str, float]:
     return found
 
 
+def rounding_rates(device: torch.device) -> dict[str, dict[str, float]]:
+    """Weights rounded per second by type and effort: one matrix, its factors included."""
+    size = 4096 if device.type == "cuda" else 1024
+    weight, inputs = torch.randn(size, size), torch.randn(2 * size, size)
+    sensitivity = Sensitivity((Term(inputs.T @ inputs / len(inputs), torch.ones(size)),))
+    there, guided = weight.to(device), sensitivity.to(device)
+    found: dict[str, dict[str, float]] = {}
+    for kind in (*COMPARED, *CODEBOOKS):
+        encode_guided(there[:8], kind, guided.of_rows(torch.arange(8, device=device)), 1)
+        found[kind.name] = {}
+        for effort, n_sweep in SWEEPS.items():
+            work = partial(encode_guided, there, kind, guided, n_sweep)
+            found[kind.name][effort] = weight.numel() / timed_alone(work, device)
+            if kind in CODEBOOKS:
+                break
+    return found
+
+
 def autoround_seconds(folder: Path, work: Path, n_window: int, seq_len: int) -> dict[str, float]:
     """Seconds of AutoRound's GGUF export, round-to-nearest and tuned; empty if not installed."""
     if importlib.util.find_spec("auto_round") is None:
@@ -126,7 +148,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         write_random_folder(folder, llama_config(*SHAPES[arguments.shape]))
     text.write_text("Once upon a time there was a little dog. " * (arguments.nsamples * 400))
     model = open_layered(folder)
-    shapes = shapes_of(list(model.slots.values()), model.tied)
+    shapes = shapes_of(model.slots.values())
     calibrating = Calibrating(str(text), arguments.nsamples, arguments.seqlen, 0, arguments.device)
     request = Request(calibrating, Target(bpw=arguments.bpw), arguments.effort)
     conversion = Conversion(str(folder), work / "out.gguf", "Q4_K_M", force=True)
@@ -144,6 +166,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         },
         "estimate": {stage.name: [stage.seconds, stage.memory] for stage in forecast.stages},
         **_ratios(clock, model, arguments, device),
+        "rounded_per_second": rounding_rates(device),
         "equal_codes": equal_codes(device) if device.type == "cuda" else None,
         "autoround": autoround_seconds(folder, work, arguments.nsamples, arguments.seqlen) or None,
     }
@@ -153,7 +176,7 @@ def _ratios(
     clock: StageClock, model: LayeredModel, arguments: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
     """Calibration against the plain pass and the device's rates; rounding in weights per second."""
-    shapes, rate = shapes_of(list(model.slots.values()), model.tied), rates(device)
+    shapes, rate = shapes_of(model.slots.values()), rates(device)
     n_token = arguments.nsamples * arguments.seqlen * 7 / 8
     calibration = sum(clock.stages[name].seconds for name in ("forward", "backward"))
     plain = plain_seconds(model, arguments.nsamples * 7 // 8, arguments.seqlen, device)

@@ -22,16 +22,10 @@ from csaq_export.budget.swaps import Budget
 from csaq_export.budget.target import Target
 from csaq_export.coactivation import clique_keys
 from csaq_export.costs import curves, has_curves
-from csaq_export.device import find_device
-from csaq_export.estimate import Estimate, estimate_calibrated
-from csaq_export.estimate.calibrated import Job
 from csaq_export.guidance import (
-    PROBE_WINDOWS,
     Calibrating,
     Guidance,
     guide,
-    n_held,
-    open_within,
 )
 from csaq_export.memory import check_calibrating
 from csaq_export.metadata import Metadata, f32, text, u32
@@ -41,6 +35,7 @@ from csaq_export.pipeline import Conversion, Progress, packed_rows
 from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.ranks import is_first, ranks_folder
 from csaq_export.rival import Candidate, closer, closest, rival_preset
+from csaq_export.room import Uses, check_room
 from csaq_export.rounded import Rounded, refine, round_tensors
 from csaq_export.source import download, open_model
 from csaq_export.type_choice import Shape, is_quantizable
@@ -130,31 +125,9 @@ def _told(plan: Plan, request: Request) -> Plan:
     return replace(plan, notes=(*plan.notes, OWN_TEXT_NOTE))
 
 
-def estimate_conversion(conversion: Conversion, request: Request) -> Estimate:
-    """What `convert_calibrated` would take on this machine, found in seconds."""
-    folder, wanted = local_folder(conversion), request.calibrating
-    device = find_device(wanted.device)
-    layered, shapes, _ = open_within(folder, wanted, device)
-    with open_model(conversion.source, conversion.revision) as model:
-        target = request.target
-        preset = plan_model(model, conversion.type, importance=True)
-        n_byte = preset.n_bytes if target is None else target_bytes(model, target)
-    held = n_held(wanted.n_sample)
-    job = Job(
-        n_window=wanted.n_sample - held,
-        seq_len=wanted.seq_len,
-        batch_size=wanted.batch_size,
-        n_probe=min(held, PROBE_WINDOWS),
-        bpw=8 * n_byte / shapes.n_weight,
-        out_bytes=n_byte,
-        sized=target is not None,
-        compared=target is not None and request.effort != "fast",
-        n_swap=SWAPS[request.effort],
-        n_sweep=SWEEPS[request.effort],
-        n_step=TUNING_STEPS[request.effort],
-        max_memory=wanted.max_memory,
-    )
-    return estimate_calibrated(layered, job, device)
+def uses_of(request: Request) -> Uses:
+    """What the conversion does after the calibration."""
+    return Uses(tunes=TUNING_STEPS[request.effort] > 0)
 
 
 @contextmanager
@@ -166,6 +139,7 @@ def _guided(
     check_place(conversion.out, 0, conversion.force)
     with open_model(conversion.source, conversion.revision) as model, _work(request) as work:
         check_calibrating(model, MODEL_COPIES[request.effort])
+        check_room(model, request.calibrating, uses_of(request))
         yield guide(folder, request.calibrating, work, report), model
 
 

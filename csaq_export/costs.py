@@ -15,12 +15,13 @@ from torch import Tensor
 
 from csaq_export.budget.curve import LADDER, Curve, ladder, measure_curve
 from csaq_export.budget.solver import Option
-from csaq_export.budget.walk import copies_at_once, divergences
+from csaq_export.budget.walk import divergences
 from csaq_export.guidance import PROBE_WINDOWS, Guidance
 from csaq_export.parallel import in_parallel
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.quantize.packed import Packed
 from csaq_export.ranks import from_all_ranks, from_first, is_first, own_share
+from csaq_export.room import rounding_room, walking_room
 from csaq_export.workdir import WorkDir
 from csaq_runtime.formats import GGMLType
 
@@ -83,7 +84,11 @@ def _predicted(guidance: Guidance, names: Sequence[str], report: Report) -> dict
         return curve
 
     return dict(
-        zip(names, in_parallel(predict, names, guidance.device, guidance.n_worker), strict=True)
+        zip(
+            names,
+            in_parallel(predict, names, guidance.device, rounding_room(guidance)),
+            strict=True,
+        )
     )
 
 
@@ -112,8 +117,8 @@ def measured_factors(
     Curvature knows a layer's outputs but not how errors at different tokens and layers
     meet; a measurement tells.
     """
-    model, tokens = guidance.model, guidance.held.tokens[:PROBE_WINDOWS]
-    names, step, factors = list(types), copies_at_once(guidance.model, tokens), {}
+    tokens, names, factors = guidance.held.tokens[:PROBE_WINDOWS], list(types), {}
+    _, step = walking_room(guidance, len(tokens))
     for start in range(0, len(names), step):
         report(stage, start, len(names))
         group = names[start : start + step]
@@ -121,8 +126,9 @@ def measured_factors(
         def rounded(name: str) -> tuple[Packed, float]:
             return _rounded(guidance, name, types[name])
 
-        made = in_parallel(rounded, group, guidance.device, guidance.n_worker)
+        made = in_parallel(rounded, group, guidance.device, rounding_room(guidance))
         changes = [{n: packed.weight} for n, (packed, _) in zip(group, made, strict=True)]
+        model, _ = walking_room(guidance, len(tokens))
         found = divergences(model, tokens, changes, guidance.device)
         for name, (_, expected), divergence in zip(group, made, found, strict=True):
             factors[name] = max(divergence, 0.0) / expected

@@ -5,13 +5,13 @@ follow what the stages hold at their worst moment: `calibrate` one decoder layer
 head with its statistics and activations, `round` a matrix per worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 import torch
 
-from csaq_export.arch.decoder import Slot
 from csaq_export.device import compute_dtype
 from csaq_export.quantize.guided import rows_at_once
 from csaq_runtime.errors import ResourceError
@@ -29,8 +29,19 @@ WIDE_COPIES, INNER_COPIES = 16, 5
 LOGIT_COPIES = 6
 # Bytes per weight in work, and per entry of a curvature with its float64 factors.
 ROUNDING_BYTES, CURVATURE_BYTES = 36, 44
-# Two models in float32, one's gradients as they pass, and logits: tuning.
-TUNING_COPIES = 2
+# Bytes per weight of a matrix that waits to be compared: rounded to few bits.
+WAITING_BYTES = 0.45
+# Models in float32 while one is tuned: it, the original twice, and what blocks are scaled from.
+TUNING_COPIES = 4
+
+
+class Place(Protocol):
+    """What of a tensor the figures depend on: its GGUF name and row-major shape."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -59,13 +70,14 @@ class Shapes:
         return self.layer * self.n_layer + ends
 
 
-def shapes_of(places: Sequence[Slot], tied: bool) -> Shapes:
+def shapes_of(places: Iterable[Place]) -> Shapes:
     """The Shapes of a model with these tensors."""
-    layer = [s.shape for s in places if s.name.startswith("blk.0.") and len(s.shape) == 2]
-    embedding = next(s.shape for s in places if s.name == "token_embd.weight")
-    n_layer = len({s.name.split(".")[1] for s in places if s.name.startswith("blk.")})
+    shapes = {place.name: place.shape for place in places}
+    layer = [s for name, s in shapes.items() if name.startswith("blk.0.") and len(s) == 2]
+    n_layer = len({name.split(".")[1] for name in shapes if name.startswith("blk.")})
+    n_vocab, n_embd = shapes["token_embd.weight"]
     pairs = tuple((shape[0], shape[1]) for shape in layer)
-    return Shapes(pairs, (embedding[0], embedding[1]), n_layer, tied)
+    return Shapes(pairs, (n_vocab, n_embd), n_layer, "output.weight" not in shapes)
 
 
 def calibration_bytes(shapes: Shapes, n_token: int, device: torch.device) -> int:
@@ -73,12 +85,17 @@ def calibration_bytes(shapes: Shapes, n_token: int, device: torch.device) -> int
     width = compute_dtype(device).itemsize
     squares = 4 * sum(n_col * n_col for _, n_col in shapes.layer)
     n_embd = shapes.embedding[1]
-    inner = sum(n_row for n_row, _ in shapes.layer)
-    active = n_token * (WIDE_COPIES * n_embd + INNER_COPIES * inner) * width
-    layer = width * shapes.layer_weights + squares * (N_PARTIAL + 1) + active
+    layer = width * shapes.layer_weights + squares * (N_PARTIAL + 1)
+    layer += _active_bytes(shapes, n_token, width)
     head_weights = 2 * width * prod(shapes.embedding)
     head = head_weights + 4 * LOGIT_COPIES * n_token * shapes.embedding[0]
     return PROCESS_BYTES[device.type] + max(layer, head + 4 * n_embd * n_embd * (N_PARTIAL + 1))
+
+
+def _active_bytes(shapes: Shapes, n_token: int, width: int) -> int:
+    """Activations of one layer that its backward pass needs."""
+    inner = sum(n_row for n_row, _ in shapes.layer)
+    return n_token * (WIDE_COPIES * shapes.embedding[1] + INNER_COPIES * inner) * width
 
 
 def rounding_bytes(shape: tuple[int, int], device: torch.device) -> int:
@@ -86,6 +103,26 @@ def rounding_bytes(shape: tuple[int, int], device: torch.device) -> int:
     n_row, n_col = shape
     in_work = min(n_row, rows_at_once(n_col, device)) * n_col
     return 8 * n_row * n_col + ROUNDING_BYTES * in_work + CURVATURE_BYTES * n_col * n_col
+
+
+def worker_bytes(shapes: Shapes, n: int, device: torch.device) -> int:
+    """What `n` matrices rounded side by side take, the largest at once."""
+    each = sorted((rounding_bytes(shape, device) for shape in shapes.matrices), reverse=True)
+    return PROCESS_BYTES[device.type] + sum(each[:n])
+
+
+def state_bytes(shapes: Shapes, n_token: int, device: torch.device) -> int:
+    """Hidden states of one copy of the model for so many tokens."""
+    return n_token * shapes.embedding[1] * compute_dtype(device).itemsize
+
+
+def walk_bytes(shapes: Shapes, seq_len: int, device: torch.device) -> int:
+    """What measuring changed copies takes beside their states: a layer or the head, twice."""
+    width, head = compute_dtype(device).itemsize, prod(shapes.embedding)
+    layer = 2 * width * shapes.layer_weights
+    head_bytes = (2 * width + 4) * head + 4 * LOGIT_COPIES * seq_len * shapes.embedding[0]
+    waiting = int(WAITING_BYTES * shapes.n_weight)
+    return PROCESS_BYTES[device.type] + max(layer, head_bytes) + waiting
 
 
 def memory_limit(wanted: int | None, device: torch.device) -> int:
@@ -123,9 +160,15 @@ def n_worker(shapes: Shapes, limit: int, device: torch.device) -> int:
 
 
 def tuning_bytes(shapes: Shapes, n_token: int, device: torch.device) -> int:
-    """What `--effort best` holds: two models, and predictions for `n_token` tokens at once."""
-    models = 4 * TUNING_COPIES * shapes.n_weight
-    return PROCESS_BYTES[device.type] + models + 4 * LOGIT_COPIES * n_token * shapes.embedding[0]
+    """What `--effort best` holds: models, and a whole backward pass of `n_token` tokens."""
+    models, active = 4 * TUNING_COPIES * shapes.n_weight, _whole_pass_bytes(shapes, n_token)
+    return PROCESS_BYTES[device.type] + models + active
+
+
+def _whole_pass_bytes(shapes: Shapes, n_token: int) -> int:
+    """Activations of all layers in float32, and predictions."""
+    layers = shapes.n_layer * _active_bytes(shapes, n_token, 4)
+    return layers + 4 * LOGIT_COPIES * n_token * shapes.embedding[0]
 
 
 def check_tuning(shapes: Shapes, n_token: int, limit: int, device: torch.device) -> None:
@@ -134,18 +177,23 @@ def check_tuning(shapes: Shapes, n_token: int, limit: int, device: torch.device)
     if needed > limit:
         raise ResourceError(
             f"--effort best needs {_mib(needed)}: {TUNING_COPIES} models in float32 "
-            f"({_mib(models)}) and predictions; there are {_mib(limit)}",
+            f"({_mib(models)}) and a backward pass; there are {_mib(limit)}",
             "--effort normal takes one layer at a time",
         )
 
 
-def check_whole(shapes: Shapes, limit: int) -> None:
-    """ResourceError where the model as a whole, in float32, would not fit."""
-    needed = PROCESS_BYTES["cpu"] + 4 * shapes.n_weight
+def whole_bytes(shapes: Shapes, n_token: int) -> int:
+    """The whole model in float32 on the CPU, with a backward pass of `n_token` tokens or none."""
+    return PROCESS_BYTES["cpu"] + 4 * shapes.n_weight + _whole_pass_bytes(shapes, n_token)
+
+
+def check_whole(shapes: Shapes, n_token: int, limit: int, hint: str) -> None:
+    """ResourceError where `whole_bytes` do not fit."""
+    needed = whole_bytes(shapes, n_token)
     if needed > limit:
         raise ResourceError(
             f"this needs the whole model in memory, {_mib(needed)}; there are {_mib(limit)}",
-            "with --calib TEXT one layer at a time is enough",
+            hint,
         )
 
 

@@ -14,7 +14,6 @@ from csaq_export.calibration import Calibration, read_calibration
 from csaq_export.device import find_device
 from csaq_export.footprint import (
     Shapes,
-    check_whole,
     keep_bytes,
     memory_limit,
     n_worker,
@@ -60,6 +59,11 @@ class Calibrating:
         """Windows that run at once."""
         return max(1, TOKENS_AT_ONCE // self.seq_len)
 
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of a batch."""
+        return min(self.batch_size, self.n_sample) * self.seq_len
+
 
 @dataclass(frozen=True)
 class Guidance:
@@ -78,7 +82,7 @@ class Guidance:
 
     @property
     def n_worker(self) -> int:
-        """Matrices that are rounded side by side, as memory allows."""
+        """Matrices that memory has room to round side by side."""
         return n_worker(self.shapes, self.limit, self.device)
 
 
@@ -96,7 +100,7 @@ def guide(
     device = find_device(wanted.device)
     model, shapes, limit = open_within(folder, wanted, device)
     identity = {"model": model_digest(folder), "seed": str(wanted.seed)}
-    text = windows or _windows(folder, wanted, (shapes, limit), work, identity, report)
+    text = windows or _windows(folder, wanted, work, identity, report)
     if len(text.tokens) < 2:
         raise UsageError(f"{wanted.source}: too short to keep a window back for measuring")
     calibration, held = text.split(n_held(len(text.tokens)))
@@ -108,6 +112,8 @@ def guide(
         calibration = calibration.first(windows_of(statistics, wanted.seq_len))
     else:
         statistics = collect(*given, report)
+    # Rounding comes next, which takes matrices from the files.
+    model.keeping(0)
     found = sensitivities(model, statistics)
     fingerprint = dict(statistics.fingerprint)
     return Guidance(
@@ -123,10 +129,9 @@ def open_within(
     n_ctx = int(model.model.config.max_position_embeddings)
     if wanted.seq_len > n_ctx:
         raise UsageError(f"--seqlen {wanted.seq_len}: the model's context has {n_ctx} tokens")
-    shapes = shapes_of(list(model.slots.values()), model.tied)
+    shapes = shapes_of(model.slots.values())
     limit = memory_limit(wanted.max_memory, device)
-    n_token = min(wanted.batch_size, wanted.n_sample) * wanted.seq_len
-    kept = keep_bytes(shapes, n_token, limit, device)
+    kept = keep_bytes(shapes, wanted.tokens_at_once, limit, device)
     return replace(model, keep_bytes=kept), shapes, limit
 
 
@@ -138,7 +143,6 @@ def n_held(n_window: int) -> int:
 def _windows(
     folder: Path,
     wanted: Calibrating,
-    room: tuple[Shapes, int],
     work: WorkDir,
     identity: Fingerprint,
     report: Report,
@@ -147,7 +151,6 @@ def _windows(
     tokenizer, shape = load_tokenizer(folder), (wanted.n_sample, wanted.seq_len, wanted.seed)
     if wanted.source is not None:
         return read_calibration(wanted.source, tokenizer, *shape)
-    check_whole(*room)
     model = load_torch_model(folder).model
     return write_calibration(model, tokenizer, shape, work, identity, report)
 

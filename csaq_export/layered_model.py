@@ -7,7 +7,7 @@ as long as it runs; what fits `keep_bytes` stays for the next time.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -57,6 +57,15 @@ class LayeredModel:
         """The original weights from the file in GGUF order, float32; ModelError if not finite."""
         weight = self.weights[name]
         return weight.float32(slice(0, weight.n_row)).reshape(weight.shape)
+
+    def keeping(self, n_byte: int) -> "LayeredModel":
+        """The same model with at most `n_byte` bytes of weights in memory between uses.
+
+        What was placed before and is beyond them is let go of, the latest first.
+        """
+        while self.kept and sum(each.nbytes for each in self.kept.values()) > n_byte:
+            self.kept.popitem()
+        return replace(self, keep_bytes=min(self.keep_bytes, max(0, n_byte)))
 
     def decoder(self, seq_len: int, device: torch.device) -> Decoder:
         """The model's parts for windows of `seq_len` tokens."""

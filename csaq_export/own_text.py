@@ -27,7 +27,7 @@ from csaq_export.workdir import Fingerprint, WorkDir
 Report = Callable[[str, int, int], None]
 OWN_TEXT = "written by the model"
 # Windows written at once: their keys and values are in memory together.
-_WINDOWS = 16
+WINDOWS_AT_ONCE = 16
 
 
 def write_calibration(
@@ -42,15 +42,15 @@ def write_calibration(
     """`shape` is (n_sample, seq_len, seed); `identity` names the model, and what else differs."""
     n_sample, seq_len, seed = shape
     fingerprint = {**identity, "text": str(shape)}
-    stages = {start: f"text-{start:06}" for start in range(0, n_sample, _WINDOWS)}
+    stages = {start: f"text-{start:06}" for start in range(0, n_sample, WINDOWS_AT_ONCE)}
     wanted, done = own_share(list(stages)), itertools.count(1)
     report("writing text", 0, len(wanted))
 
     def write(start: int) -> None:
         if not work.has(stages[start], fingerprint):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
-            windows = (min(_WINDOWS, n_sample - start), seq_len)
-            tokens = _write(model, tokenizer, windows, _Drawn(generator, temperature))
+            windows = (min(WINDOWS_AT_ONCE, n_sample - start), seq_len)
+            tokens = draw_windows(model, tokenizer, windows, Drawn(generator, temperature))
             work.save(stages[start], fingerprint, {"tokens": tokens})
         report("writing text", next(done), len(wanted))
 
@@ -62,7 +62,7 @@ def write_calibration(
     return Calibration(tokens, OWN_TEXT, digest, seed)
 
 
-class _Drawn(LogitsProcessor):
+class Drawn(LogitsProcessor):
     """Makes the greedy choice a draw from the prediction (Gumbel-max), by a generator of its own.
 
     `temperature` below 1 prefers what is likely.
@@ -78,11 +78,11 @@ class _Drawn(LogitsProcessor):
         return scores / self._temperature - (-uniform.log()).log().to(scores)
 
 
-def _write(
+def draw_windows(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     shape: tuple[int, int],
-    drawn: "_Drawn",
+    drawn: "Drawn",
 ) -> Tensor:
     """int64 [n, seq_len]: the beginning of a text, then what the model finds likely."""
     n, seq_len = shape

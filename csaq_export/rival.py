@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from csaq_export.budget.swaps import Budget, settled
@@ -19,6 +20,7 @@ from csaq_export.plan import Plan, TensorPlan, plan_model
 from csaq_export.presets import PRESETS
 from csaq_export.quantize.packed import Packed
 from csaq_export.ranks import from_first, is_first
+from csaq_export.room import walking_room
 from csaq_export.rounded import Rounded, round_tensors
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
@@ -79,15 +81,16 @@ def measured(guidance: Guidance, plan: Plan, rounded: Rounded) -> float:
     """KL divergence on held-out text of the model with a candidate's matrices."""
     tokens = guidance.held.tokens[:PROBE_WINDOWS]
     change = {
-        tensor.name: partial(_weight, rounded, tensor)
+        tensor.name: partial(_weight, rounded, tensor, guidance.device)
         for tensor in plan.tensors
         if tensor.name in rounded.places
     }
-    (found,) = divergences(guidance.model, tokens, [change], guidance.device)
+    model, _ = walking_room(guidance, len(tokens))
+    (found,) = divergences(model, tokens, [change], guidance.device)
     return found
 
 
-def _weight(rounded: Rounded, tensor: TensorPlan) -> Tensor:
+def _weight(rounded: Rounded, tensor: TensorPlan, device: torch.device) -> Tensor:
     data = rounded.bytes_of(tensor.name)
     assert data is not None
-    return Packed(tensor.type, data).weight()
+    return Packed(tensor.type, data.to(device)).weight()

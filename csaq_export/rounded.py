@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from csaq_export.device import tensor_float
-from csaq_export.footprint import check_tuning
 from csaq_export.guidance import TOKENS_AT_ONCE, Guidance
 from csaq_export.parallel import in_parallel
 from csaq_export.plan import Plan, TensorPlan
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.quantize.packed import Packed
 from csaq_export.ranks import own_share, wait_for_ranks
+from csaq_export.room import rounding_room
 from csaq_export.torch_model import load_torch_model
 from csaq_export.tuning import Schedule, tune
 from csaq_export.workdir import WorkDir
@@ -39,10 +39,10 @@ class Rounded:
         stage, key = self.places[name]
         return self.work.load_one(stage, self.fingerprint, key)
 
-    def packed(self, plan: Plan) -> dict[str, Packed]:
-        """All rounded matrices of `plan`."""
+    def packed(self, plan: Plan, device: torch.device) -> dict[str, Packed]:
+        """All rounded matrices of `plan`, on `device`."""
         found = ((tensor, self.bytes_of(tensor.name)) for tensor in plan.tensors)
-        return {t.name: Packed(t.type, data) for t, data in found if data is not None}
+        return {t.name: Packed(t.type, data.to(device)) for t, data in found if data is not None}
 
 
 def round_tensors(
@@ -67,7 +67,7 @@ def round_tensors(
         report(told, next(done), len(wanted))
 
     with tensor_float(False):
-        in_parallel(round_one, wanted, guidance.device, guidance.n_worker)
+        in_parallel(round_one, wanted, guidance.device, rounding_room(guidance))
     wait_for_ranks()
     places = {tensor.name: (stage, "packed") for tensor, stage in stages.items()}
     return Rounded(guidance.work, guidance.fingerprint, places)
@@ -110,8 +110,8 @@ def _tuned(
 ) -> dict[str, Tensor]:
     batch_size = max(1, TOKENS_AT_ONCE // guidance.calibration.tokens.shape[1])
     schedule = Schedule(n_step, batch_size, guidance.device)
-    packed = rounded.packed(plan)
-    check_tuning(guidance.shapes, TOKENS_AT_ONCE, guidance.limit, guidance.device)
+    packed = rounded.packed(plan, guidance.device)
+    guidance.model.keeping(0)
     model = load_torch_model(guidance.folder)
     found = tune(model, packed, guidance.calibration, guidance.held, schedule, report)
     vectors = {name: v.cpu().view(torch.uint8)[None] for name, v in found.vectors.items()}

@@ -93,6 +93,7 @@ def calibrate(
     source = Conversion(model, imatrix or Path(), "F16", revision)
     limit = None if max_memory is None else parse_size(max_memory)
     wanted = Calibrating(calib, nsamples, seqlen, seed, device, stable, limit)
+    _check_room(source, wanted, elements is not None)
     with ranks_folder(work_dir) as folder:
         guidance = _guided(source, wanted, folder, quiet)
         if not is_first():
@@ -115,6 +116,15 @@ def _guided(source: "Conversion", wanted: "Calibrating", work: Path, quiet: bool
         return guide(local_folder(source), wanted, WorkDir(work), report)
 
 
+def _check_room(source: "Conversion", wanted: "Calibrating", elements: bool) -> None:
+    from csaq_export.calibrated import local_folder
+    from csaq_export.room import Uses, check_room
+    from csaq_export.source import open_model
+
+    with open_model(str(local_folder(source))) as model:
+        check_room(model, wanted, Uses(rounds=False, elements=elements))
+
+
 def _write_imatrix(path: Path, guidance: "Guidance") -> None:
     from csaq_export.imatrix import write_imatrix
     from csaq_export.imatrix.collected import collected_imatrix
@@ -124,12 +134,10 @@ def _write_imatrix(path: Path, guidance: "Guidance") -> None:
 
 
 def _write_elements(name: str, path: Path, guidance: "Guidance", batch_size: int) -> None:
-    from csaq_export.footprint import check_whole
     from csaq_export.statistics import element_salience
     from csaq_export.torch_model import load_torch_model
     from csaq_export.workdir import write_tensors
 
-    check_whole(guidance.shapes, guidance.limit)
     model = load_torch_model(guidance.folder)
     if name not in model.slots or not model.has(name) or model.parameter(name).ndim != 2:
         raise UsageError(

@@ -134,8 +134,8 @@ def _forecast(
     """Print what the conversion would write, if that is known, and what it would take."""
     from csaq_cli.plan_report import print_forecast, print_forecast_json
     from csaq_export import pipeline
-    from csaq_export.calibrated import estimate_conversion, plan_calibrated
-    from csaq_export.estimate import estimate_plain
+    from csaq_export.calibrated import plan_calibrated
+    from csaq_export.estimate import estimate_conversion, estimate_plain
     from csaq_export.sized import plan_sized
 
     plan: Plan | None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from csaq_export.budget.solver import Option
 from csaq_export.quantize import GRID_FORMATS, decode
-from csaq_export.quantize.guided import encode_guided
+from csaq_export.quantize.guided import encode_by, guides
 from csaq_export.sensitivity import Sensitivity
 from csaq_export.weight import Weight
 from csaq_export.write_gguf import padded
@@ -128,8 +128,9 @@ def _options(
     n_row: int,
     share: float,
 ) -> Iterator[Option]:
+    guided = tuple(guides(sensitivity, sample.device))
     for ggml_type in types:
-        packed = encode_guided(sample, ggml_type, sensitivity, n_sweep=0)
+        packed = encode_by(sample, ggml_type, guided, n_sweep=0)
         change = decode(packed, ggml_type) - sample
         n_bytes = padded(n_row * row_bytes(ggml_type, sample.shape[1]))
         yield Option(n_bytes, share * sensitivity.loss(change))

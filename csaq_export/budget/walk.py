@@ -17,18 +17,10 @@ from csaq_export.statistics.decoder import Decoder
 
 # A changed copy: what gives the float32 weights, in GGUF order, of each tensor that differs.
 Change = Mapping[str, Callable[[], Tensor]]
-# Hidden states kept for copies under way: bounds how many of them walk together.
-WALK_BYTES = 1 << 30
 BATCH_SIZE = 2
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
 States = list[Tensor]
-
-
-def copies_at_once(model: LayeredModel, tokens: Tensor) -> int:
-    """How many changed copies to give to one call of `divergences`."""
-    n_embd = int(model.model.config.hidden_size)
-    return max(1, WALK_BYTES // (4 * n_embd * tokens.numel()))
 
 
 @torch.no_grad()
@@ -94,12 +86,23 @@ def _compared(
         heads = [change[output]().to(own) if output in change else own for change in changes]
         windows = [_windows(each) for each in (original, *copies)]
         for p_states, *q_states in zip(*windows, strict=True):
-            p = _log_probs(decoder, p_states.to(device))
-            for each, head, states in zip(found, heads, q_states, strict=True):
-                with swapped(decoder.head, "weight", head):
-                    q = _log_probs(decoder, states.to(device))
-                each += (p.exp() * (p - q)).sum(-1).double().flatten().tolist()
+            moved = [states.to(device) for states in q_states]
+            here = divergence_of(decoder, p_states.to(device), moved, heads)
+            for each, more in zip(found, here, strict=True):
+                each += more
     return [math.fsum(each) / len(each) for each in found]
+
+
+def divergence_of(
+    decoder: Decoder, original: Tensor, copies: Sequence[Tensor], heads: Sequence[Tensor]
+) -> list[list[float]]:
+    """Divergence at every position of one window, by copy; `heads` are the copies' outputs."""
+    p, found = _log_probs(decoder, original), []
+    for states, head in zip(copies, heads, strict=True):
+        with swapped(decoder.head, "weight", head):
+            q = _log_probs(decoder, states)
+        found.append((p.exp() * (p - q)).sum(-1).double().flatten().tolist())
+    return found
 
 
 def _windows(states: States) -> Iterator[Tensor]:

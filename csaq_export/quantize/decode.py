@@ -10,6 +10,9 @@ from csaq_export.quantize.rounding import dequantize_codes
 from csaq_runtime.errors import ModelError
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
+# Weights decoded at a time: what lies between bytes and weights takes more than either.
+_CHUNK = 1 << 22
+
 
 def decode(blocks: torch.Tensor, ggml_type: GGMLType) -> torch.Tensor:
     """Decode uint8 [n_row, row_bytes] into float32 [n_row, n_col].
@@ -21,8 +24,18 @@ def decode(blocks: torch.Tensor, ggml_type: GGMLType) -> torch.Tensor:
     type_size = LAYOUTS[ggml_type].type_size
     if blocks.shape[1] % type_size:
         raise ModelError(f"rows of {blocks.shape[1]} bytes end inside a {ggml_type.name} block")
+    n_row, n_col = blocks.shape[0], blocks.shape[1] // type_size * LAYOUTS[ggml_type].block_size
+    weight, step = blocks.new_empty(n_row, n_col, dtype=torch.float32), _CHUNK // max(1, n_col)
+    for start in range(0, n_row, max(1, step)):
+        here = slice(start, start + max(1, step))
+        weight[here] = _decoded(blocks[here], ggml_type)
+    return weight
+
+
+def _decoded(blocks: torch.Tensor, ggml_type: GGMLType) -> torch.Tensor:
     if ggml_type in FLOAT_TYPES:
         return decode_float(blocks, ggml_type)
+    type_size = LAYOUTS[ggml_type].type_size
     packed = blocks.reshape(-1, type_size)
     if ggml_type in GRID_FORMATS:
         grid_codes, params = GRID_FORMATS[ggml_type].unpack(packed)

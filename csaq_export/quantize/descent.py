@@ -10,8 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from csaq_export.quantize.code_format import CodeFormat
 from csaq_export.quantize.coded import Coded
 from csaq_export.quantize.rounding import code_values, inverse_scale, nearest_codes
+
+# Columns swept before what they changed is passed on: keeps the inner steps in a core's cache.
+GROUP = 64
 
 
 def descend(weight: Tensor, coded: Coded, curvature: Tensor, n_sweep: int) -> Coded:
@@ -27,20 +31,40 @@ def descend(weight: Tensor, coded: Coded, curvature: Tensor, n_sweep: int) -> Co
 
 
 def _sweep_codes(weight: Tensor, coded: Coded, curvature: Tensor) -> Coded:
-    """Each column rounded again to where the others' errors want it; columns kept as rows."""
+    """Each column rounded again to where the others' errors want it; columns kept as rows.
+
+    A change reaches the columns after it: at once within GROUP columns, as one product beyond.
+    """
     scale, offset = coded.column_grid()
     value = coded.weight().T.contiguous()
     pull = curvature @ (value - weight.T)
-    step = inverse_scale(torch.diagonal(curvature))
     codes = torch.empty_like(coded.codes.T)
+    for start in range(0, value.shape[0], GROUP):
+        here = slice(start, start + GROUP)
+        shift = None if offset is None else offset[here]
+        square, grid = curvature[here, here], (scale[here], shift)
+        codes[here], change = _sweep_group(value[here], pull[here], square, grid, coded.format)
+        pull[here.stop :] += curvature[here.stop :, here] @ change
+    return replace(coded, codes=codes.T.contiguous())
+
+
+def _sweep_group(
+    value: Tensor,
+    pull: Tensor,
+    square: Tensor,
+    grid: tuple[Tensor, Tensor | None],
+    code_format: CodeFormat,
+) -> tuple[Tensor, Tensor]:
+    """Codes and changes of neighbouring columns [n, n_row]; `pull` changes on the way."""
+    (scale, offset), step = grid, inverse_scale(torch.diagonal(square))
+    codes, change = torch.empty_like(value, dtype=torch.uint8), torch.empty_like(value)
     for j in range(value.shape[0]):
         shift = None if offset is None else offset[j]
-        codes[j] = nearest_codes(value[j] - step[j] * pull[j], scale[j], shift, coded.format)
-        moved = scale[j] * code_values(codes[j], coded.format)
-        change = (moved if shift is None else moved - shift) - value[j]
-        pull += curvature[j, :, None] * change
-        value[j] += change
-    return replace(coded, codes=codes.T.contiguous())
+        codes[j] = nearest_codes(value[j] - step[j] * pull[j], scale[j], shift, code_format)
+        moved = scale[j] * code_values(codes[j], code_format)
+        change[j] = (moved if shift is None else moved - shift) - value[j]
+        pull[j + 1 :] += square[j + 1 :, j, None] * change[j]
+    return codes, change
 
 
 def _refit_factors(weight: Tensor, coded: Coded, curvature: Tensor) -> Coded:

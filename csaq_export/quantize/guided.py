@@ -1,5 +1,8 @@
 """Weights + sensitivity → packed blocks: scale search, error feedback, coordinate descent."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,22 @@ from csaq_runtime.formats import GGMLType, row_bytes
 CPU_ROWS, CHUNK_WEIGHTS = 1024, 1 << 26
 
 
+@dataclass(frozen=True)
+class Guide:
+    """What rounds some rows: their indices int64 [n], H and its `compensation` [n_col, n_col]."""
+
+    rows: Tensor
+    curvature: Tensor
+    upper: Tensor
+
+
+def guides(sensitivity: Sensitivity, device: torch.device) -> Iterator[Guide]:
+    """The Guides of all rows: the factors of the curvature, which serve any type."""
+    for rows, curvature in sensitivity.groups():
+        wanted = regular(curvature.to(device, torch.float32))
+        yield Guide(rows, wanted, compensation(wanted))
+
+
 def encode_guided(
     weight: Tensor, ggml_type: GGMLType, sensitivity: Sensitivity, n_sweep: int
 ) -> Tensor:
@@ -25,17 +44,22 @@ def encode_guided(
     `n_sweep` is the number of descent sweeps after the feedback pass. Float types are
     stored as they are; the codebook types have no descent. Raises what `encode` raises.
     """
+    guided = () if ggml_type in FLOAT_TYPES else guides(sensitivity, weight.device)
+    return encode_by(weight, ggml_type, guided, n_sweep)
+
+
+def encode_by(weight: Tensor, ggml_type: GGMLType, guided: Iterable[Guide], n_sweep: int) -> Tensor:
+    """`encode_guided` by factors that are known; `guided` together have all rows."""
     if ggml_type in FLOAT_TYPES:
         return encode(weight, ggml_type)
     check_input(weight, ggml_type, None)
     n_row, n_col = weight.shape
     n_byte = row_bytes(ggml_type, n_col)
     packed = torch.empty(n_row, n_byte, dtype=torch.uint8, device=weight.device)
-    for rows, curvature in sensitivity.groups():
-        curvature = regular(curvature.to(weight))
-        upper = compensation(curvature)
-        for part in rows.split(rows_at_once(n_col, weight.device)):  # type: ignore[no-untyped-call]
-            packed[part] = _encode_rows(weight[part], ggml_type, curvature, upper, n_sweep)
+    for guide in guided:
+        step = rows_at_once(n_col, weight.device)
+        for part in guide.rows.split(step):  # type: ignore[no-untyped-call]
+            packed[part] = _encode_rows(weight[part], ggml_type, guide, n_sweep)
     return packed
 
 
@@ -44,13 +68,11 @@ def rows_at_once(n_col: int, device: torch.device) -> int:
     return CPU_ROWS if device.type == "cpu" else max(1, CHUNK_WEIGHTS // n_col)
 
 
-def _encode_rows(
-    weight: Tensor, ggml_type: GGMLType, curvature: Tensor, upper: Tensor, n_sweep: int
-) -> Tensor:
+def _encode_rows(weight: Tensor, ggml_type: GGMLType, guide: Guide, n_sweep: int) -> Tensor:
     if ggml_type in GRID_FORMATS:
-        return encode_grid_around(weight, ggml_type, upper, None)[0]
-    coded, _ = round_around(weight, ggml_type, upper, None)
-    return descend(weight, coded, curvature, n_sweep).packed()
+        return encode_grid_around(weight, ggml_type, guide.upper, None)[0]
+    coded, _ = round_around(weight, ggml_type, guide.upper, None)
+    return descend(weight, coded, guide.curvature, n_sweep).packed()
 
 
 def regular(curvature: Tensor) -> Tensor:

@@ -72,13 +72,18 @@ def run_forward(run: Run, report: Report) -> None:
                 run.keep("input-0", lane, hidden)
     for index in range(n_layer):
         report("forward", index, n_layer)
-        if run.has(f"input-{index + 1}", lanes):
-            continue
-        with torch.no_grad(), run.decoder.placed(run.decoder.layers[index], device):
-            for lane in lanes:
-                hidden = run.kept(f"input-{index}", lane)
-                following = [run.decoder.run_layer(index, h.to(device)).cpu() for h in hidden]
-                run.keep(f"input-{index + 1}", lane, following)
+        if not run.has(f"input-{index + 1}", lanes):
+            forward_layer(run, index)
+
+
+def forward_layer(run: Run, index: int) -> None:
+    """Store what layer `index` makes of its stored inputs."""
+    device = run.settings.device
+    with torch.no_grad(), run.decoder.placed(run.decoder.layers[index], device):
+        for lane in run.own_lanes():
+            hidden = run.kept(f"input-{index}", lane)
+            following = [run.decoder.run_layer(index, h.to(device)).cpu() for h in hidden]
+            run.keep(f"input-{index + 1}", lane, following)
 
 
 def _backward(run: Run, report: Report) -> None:
@@ -193,15 +198,13 @@ def _observing(
 def _observe_embedding(run: Run) -> None:
     """Statistics of the embedding: its rows' curvature is that of the tokens that use them."""
     n_vocab, found = int(run.decoder.embedding.weight.shape[0]), run.new_sum()
+    device = run.settings.device
     for lane in run.own_lanes():
         sums: dict[str, LinearStatistics] = {}
         gradients = run.kept("gradient-0", lane)
         for (_, tokens), gradient in zip(lane.batches, gradients, strict=True):
-            _add(
-                sums,
-                "",
-                lookup_statistics(tokens.flatten(), gradient.flatten(0, 1).float(), n_vocab),
-            )
+            rows = gradient.flatten(0, 1).to(device).float()
+            _add(sums, "", lookup_statistics(tokens.flatten(), rows, n_vocab))
         found.add(lane.number, sums)
     run.finish(EMBEDDING, found)
 

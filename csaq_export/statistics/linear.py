@@ -142,9 +142,12 @@ def _coactivation(z: Tensor, share: float) -> Tensor:
 
 
 def lookup_statistics(ids: Tensor, gradient: Tensor, n_vocab: int) -> LinearStatistics:
-    """As `observe`, for the matrix product that a lookup is (inputs one-hot, so no input sums)."""
-    n_embd = gradient.shape[1]
-    energy = gradient.new_zeros(n_vocab).index_add_(0, ids, gradient.square().sum(1))
+    """As `observe`, for the matrix product that a lookup is (inputs one-hot, so no input sums).
+
+    `ids` int64 [n_token] are on the CPU, where rows that are met again add up in one order.
+    """
+    n_embd, squares = gradient.shape[1], gradient.square().sum(1).cpu()
+    energy = torch.zeros(n_vocab, device="cpu").index_add_(0, ids, squares).to(gradient)
     curvature = gradient.T @ gradient / n_vocab
     empty = gradient.new_zeros(0)
     return LinearStatistics(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,16 +11,29 @@ from csaq_export import costs, guidance
 from csaq_export.budget.allocate import allocate
 from csaq_export.budget.probe import make_probe
 from csaq_export.budget.target import Target
-from csaq_export.calibrated import TUNING_STEPS, Request, convert_calibrated, plan_calibrated
+from csaq_export.calibrated import (
+    TUNING_STEPS,
+    Request,
+    convert_calibrated,
+    plan_calibrated,
+    silent,
+)
 from csaq_export.calibration import read_calibration
-from csaq_export.guidance import Calibrating
+from csaq_export.estimate import estimate_conversion
+from csaq_export.footprint import shapes_of, tuning_bytes, worker_bytes
+from csaq_export.guidance import Calibrating, guide
+from csaq_export.layered_model import open_layered
 from csaq_export.overrides import read_override
 from csaq_export.pipeline import Conversion, convert
+from csaq_export.room import rounding_room
 from csaq_export.torch_model import load_tokenizer, load_torch_model
+from csaq_export.workdir import WorkDir
 from csaq_runtime.errors import ResourceError, UsageError
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import open_gguf
 from tests.export.models import TEXT, save_folder
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +275,27 @@ def test_too_little_memory_is_refused_with_the_arithmetic(folder, tmp_path):
     wanted = Request(calibrating, Target(bpw=9.0))
     with pytest.raises(ResourceError, match=r"--max-memory 100 MiB: calibration needs \d+ MiB"):
         convert_calibrated(conversion(folder, tmp_path / "out.gguf"), wanted)
+
+
+@pytest.mark.parametrize("begin", [convert_calibrated, estimate_conversion])
+def test_tuning_without_room_is_refused_before_any_work(folder, tmp_path, begin):
+    limit = tuning_bytes(shapes_of(open_layered(folder).slots.values()), 2048, CPU) - 1
+    calibrating = Calibrating(str(folder / "calib.txt"), 12, 24, 0, "cpu", max_memory=limit)
+    wanted = Request(calibrating, None, "best", work_dir=tmp_path / "work")
+    with pytest.raises(ResourceError, match="--effort best needs"):
+        begin(conversion(folder, tmp_path / "out.gguf"), wanted)
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "work"])
+    assert not any((tmp_path / "work").glob("*"))
+
+
+def test_rounding_takes_the_room_of_weights_that_stayed(folder, work):
+    found = guide(folder, request(folder, work, None).calibrating, WorkDir(work), silent)
+    assert found.model.kept == {}
+    layer = found.model.model.get_decoder().layers[0]
+    with found.model.placed(layer, CPU):
+        pass
+    assert found.model.kept
+    assert rounding_room(found) == torch.get_num_threads()
+    assert found.model.kept
+    assert rounding_room(replace(found, limit=worker_bytes(found.shapes, 1, CPU))) == 1
+    assert found.model.kept == {}

@@ -7,14 +7,22 @@ with one that has is an error: what a CUDA device would trip over, without one.
 import pytest
 import torch
 
+from csaq_export import layered_model
 from csaq_export.budget.curve import LADDER, SMALL_BLOCK_LADDER, measure_curve
+from csaq_export.budget.walk import divergences
+from csaq_export.calibration import Calibration
 from csaq_export.device import compute_dtype, find_device
+from csaq_export.layered_model import open_layered
 from csaq_export.quantize import decode, encode
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.sensitivity import Sensitivity, Term
+from csaq_export.statistics import Collection, collect
 from csaq_export.statistics.linear import lookup_statistics, observe
+from csaq_export.workdir import WorkDir
 from csaq_runtime.errors import UsageError
+from tests.export.models import save_folder
 
+CPU = torch.device("cpu")
 N_ROW, N_COL = 8, 512
 
 
@@ -49,6 +57,44 @@ def test_curves_and_statistics_stay_on_the_device_of_their_inputs(matrix):
         looked_up = lookup_statistics(ids, delta, 7)
     for statistics in (seen, looked_up):
         assert {tensor.device.type for tensor in statistics.tensors().values()} == {"cpu"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    save_folder(path, "llama3-tied", torch.bfloat16, num_hidden_layers=2)
+    return path
+
+
+def collected(folder, work):
+    """A layered model and the statistics of 4 windows, whatever device new tensors are made on."""
+    model = open_layered(folder)
+    tokens = torch.randint(0, 300, (4, 24), generator=torch.Generator().manual_seed(3))
+    decoder = model.decoder(24, CPU)
+    with torch.device("meta"):
+        settings = Collection(2, CPU, 0.1, {})
+        found = collect(decoder, Calibration(tokens, "", "", 0), WorkDir(work), {}, settings)
+        changes = [{"blk.1.ffn_up.weight": lambda: model.read("blk.1.ffn_up.weight") * 1.1}]
+        (divergence,) = divergences(model, tokens, changes, CPU)
+    return found, divergence
+
+
+def test_models_run_on_the_device_they_are_given(folder, tmp_path):
+    found, divergence = collected(folder, tmp_path)
+    curvature = found.of_one("layer-0", "mlp.up_proj").curvature
+    assert curvature.device == CPU
+    assert divergence > 0
+
+
+def test_a_model_in_bfloat16_has_the_statistics_of_one_in_float32(folder, tmp_path, monkeypatch):
+    whole, divergence = collected(folder, tmp_path / "float32")
+    monkeypatch.setattr(layered_model, "compute_dtype", lambda device: torch.bfloat16)
+    half, rough = collected(folder, tmp_path / "bfloat16")
+    assert rough == pytest.approx(divergence, rel=0.2)
+    for part, module in (("layer-0", "mlp.up_proj"), ("layer-1", "self_attn.q_proj"), ("head", "")):
+        one, other = (each.of_one(part, module).curvature for each in (whole, half))
+        assert other.dtype == torch.float32
+        assert 0 < float((one - other).norm() / one.norm()) < 0.1
 
 
 def test_statistics_of_bfloat16_are_summed_in_float32(matrix):

@@ -5,56 +5,87 @@ from dataclasses import replace
 import pytest
 import torch
 
-from csaq_export.estimate import estimate_calibrated, estimate_plain
-from csaq_export.estimate.calibrated import Job
-from csaq_export.estimate.encoders import Encoders
+from csaq_export.budget.target import Target
+from csaq_export.calibrated import Request
+from csaq_export.estimate import estimate_conversion, estimate_plain
+from csaq_export.estimate.calibrated import estimate_calibrated
+from csaq_export.estimate.conversion import job_of, matrices_of
+from csaq_export.estimate.rounding import factor_seconds, rounding_seconds
+from csaq_export.guidance import Calibrating
 from csaq_export.layered_model import open_layered
 from csaq_export.pipeline import Conversion, plan
+from csaq_export.source import open_model
 from csaq_runtime.formats import GGMLType
-from tests.export.models import save_folder
+from tests.export.models import TEXT, save_folder
 
 CPU = torch.device("cpu")
-JOB = Job(
-    n_window=16, seq_len=32, batch_size=8, n_probe=2, bpw=4.5, out_bytes=60_000,
-    sized=True, compared=True, n_sweep=2, n_step=0,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
     save_folder(path, "qwen3-tied")
+    (path / "calib.txt").write_text(" ".join(TEXT))
     return path
 
 
-def stages(folder, **changes):
-    found = estimate_calibrated(open_layered(folder), replace(JOB, **changes), CPU)
+def request(folder, target, effort="normal"):
+    calibrating = Calibrating(str(folder / "calib.txt"), 12, 24, 0, "cpu")
+    return Request(calibrating, target, effort)
+
+
+def conversion(folder):
+    return Conversion(str(folder), folder / "out.gguf", "Q4_0")
+
+
+@pytest.fixture(scope="module")
+def job(folder):
+    with open_model(str(folder)) as model:
+        return job_of(model, folder, conversion(folder), request(folder, Target(bpw=7.0)))
+
+
+def stages(folder, job, **changes):
+    found = estimate_calibrated(folder, open_layered(folder), replace(job, **changes), CPU)
     return {stage.name: stage for stage in found.stages}
 
 
-def test_stages_are_those_of_the_request(folder):
+def test_the_job_has_the_windows_of_the_text_and_a_presets_types(folder, job):
+    assert (job.n_window, job.n_held, job.n_probe) == (11, 1, 1)
+    assert len(job.matrices) == 1 + 7 * 3
+    assert {m.n_group for m in job.matrices if m.name == "token_embd.weight"} == {4}
+    assert job.out_bytes <= 7.0 * job.n_weight / 8 * 1.01
+    much = Calibrating(str(folder / "calib.txt"), 10_000, 24, 0, "cpu")
+    with open_model(str(folder)) as model:
+        wanted = Request(much, None)
+        assert 12 < job_of(model, folder, conversion(folder), wanted).n_window < 9_000
+
+
+def test_stages_are_those_of_the_request(folder, job):
     names = ["calibrate", "measure types", "measure tensors", "round", "compare", "write"]
-    assert list(stages(folder)) == names
-    plain = stages(folder, sized=False, compared=False, n_step=10)
+    assert list(stages(folder, job)) == names
+    plain = stages(folder, job, sized=False, compared=False, n_step=10)
     assert list(plain) == ["calibrate", "round", "tune", "write"]
+    assert "write text" in stages(folder, job, sized=False, compared=False, own_text=True)
 
 
-def test_more_text_takes_longer_and_more_disk_but_no_more_memory(folder):
-    short, long = (stages(folder, n_window=n)["calibrate"] for n in (16, 1600))
+def test_more_text_takes_longer_and_more_disk_but_no_more_memory(folder, job):
+    few = {"batch_size": 8, "sized": False, "compared": False}
+    short, long = (stages(folder, job, n_window=n, **few)["calibrate"] for n in (16, 1600))
     assert long.seconds > 10 * short.seconds
     assert long.disk > 10 * short.disk
     assert long.memory == short.memory
 
 
-def test_descent_adds_to_rounding(folder):
-    fast, best = (stages(folder, n_sweep=n)["round"].seconds for n in (0, 400))
-    assert best > 2 * fast
+def test_descent_adds_to_rounding():
+    fast, best = (rounding_seconds(GGMLType.Q4_0, 64, 512, n, CPU) for n in (0, 40))
+    assert best > 2 * fast > 0
 
 
-def test_guided_rounding_takes_longer_than_plain_encoding():
-    encoders = Encoders(CPU)
-    plain = encoders.plain(GGMLType.Q8_0, 512 * 512)
-    assert encoders.guided(GGMLType.Q8_0, 512, 512, 2) > plain > 0
+def test_rounding_grows_with_rows_and_factors_with_columns():
+    few, more = (rounding_seconds(GGMLType.Q8_0, n, 256, 0, CPU) for n in (1024, 20 * 1024))
+    assert more == pytest.approx(20 * few)
+    narrow, wide = (factor_seconds(n, CPU) for n in (2048, 8192))
+    assert 16 * narrow <= wide <= 64 * narrow * 1.01
 
 
 def test_a_plain_conversion_fills_its_file(folder, tmp_path):
@@ -62,3 +93,11 @@ def test_a_plain_conversion_fills_its_file(folder, tmp_path):
     estimate = estimate_plain(planned)
     assert estimate.disk == planned.n_bytes
     assert estimate.seconds > 0
+    assert {m.type for m in matrices_of(planned)} == {GGMLType.Q4_0, GGMLType.Q8_0}
+
+
+def test_an_estimate_leaves_nothing_behind(folder, tmp_path):
+    work = tmp_path / "work"
+    wanted = replace(request(folder, None, "fast"), work_dir=work)
+    assert estimate_conversion(conversion(folder), wanted).seconds > 0
+    assert not work.exists()

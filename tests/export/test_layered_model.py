@@ -52,6 +52,26 @@ def test_no_more_is_kept_than_allowed(tmp_path):
     assert len(model.kept) > 0
 
 
+def test_what_was_kept_is_let_go_of_when_others_need_the_room(tmp_path):
+    save_folder(tmp_path, "llama")
+    model = open_layered(tmp_path, 1 << 30)
+    decoder = model.decoder(8, CPU)
+
+    def place_all(model):
+        for each in decoder.layers:
+            with model.placed(each, CPU):
+                pass
+        return sum(tensor.nbytes for tensor in model.kept.values())
+
+    whole = place_all(model)
+    smaller = model.keeping(whole // 2)
+    assert 0 < sum(tensor.nbytes for tensor in model.kept.values()) <= whole // 2
+    assert place_all(smaller) <= whole // 2
+    model.keeping(0)
+    assert model.kept == {}
+    assert place_all(model) == whole
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen3-tied"])
 def test_divergence_of_changed_copies_is_that_of_the_whole_model(tmp_path, kind):
     save_folder(tmp_path, kind)

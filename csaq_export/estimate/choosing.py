@@ -1,0 +1,110 @@
+"""Seconds and bytes of choosing types: every matrix measured, then plans of the size compared."""
+
+import random
+
+from csaq_export.budget.curve import MAX_SAMPLED_ROWS, ladder
+from csaq_export.budget.solver import Option, solve
+from csaq_export.costs import DEAREST_SHARE, MIDDLE, SMALL
+from csaq_export.estimate.clock import timed
+from csaq_export.estimate.job import Matrix
+from csaq_export.estimate.rounding import decode_rate, loss_seconds
+from csaq_export.estimate.setting import Setting
+from csaq_export.estimate.stage import Stage
+from csaq_export.footprint import state_bytes, walk_bytes
+from csaq_export.room import WALK_BYTES
+from csaq_runtime.formats import LAYOUTS, GGMLType
+
+# Shares of the matrices' rounding time that another plan of the size, and the preset, take
+# anew; plans solved for one that is measured. Found by counting on the models of
+# benchmarks/estimates.py.
+SWAP_SHARE, PRESET_SHARE, SOLVED = 0.25, 0.5, 3.0
+
+
+def types_stage(setting: Setting) -> Stage:
+    """A sample of rows of every matrix, rounded to every type."""
+    seconds = sum(setting.opened(m) + _curve(setting, m) for m in setting.job.matrices)
+    disk = setting.statistics_bytes
+    return Stage("measure types", seconds / setting.n_worker, setting.worker_bytes, disk)
+
+
+def _curve(setting: Setting, matrix: Matrix) -> float:
+    n_row = min(matrix.n_row, MAX_SAMPLED_ROWS)
+    types = ladder(matrix.n_col)
+    loss = len(types) * loss_seconds(n_row, matrix.n_col, setting.device)
+    return loss + sum(setting.encoded(matrix, kind, 0, n_row) for kind in types)
+
+
+def tensors_stage(setting: Setting) -> Stage:
+    """Every matrix small in a copy that runs from its layer up; the dearest again as a middle."""
+    job, shapes, trial = setting.job, setting.shapes, setting.trial
+    n_token, n_matrix = job.n_probe * job.seq_len, len(job.matrices)
+    above = sum(shapes.n_layer - _layer(matrix) for matrix in job.matrices)
+    walked = n_token * (above * trial.walk + n_matrix * trial.compare)
+    small = sum(_measured(setting, matrix, SMALL) for matrix in job.matrices)
+    middle = sum(_measured(setting, matrix, MIDDLE) for matrix in job.matrices)
+    original = n_token * (shapes.n_layer * trial.walk + trial.predict)
+    seconds = (small + middle / DEAREST_SHARE) / setting.n_worker
+    seconds += ((1 + 1 / DEAREST_SHARE) * walked + 2 * original) / setting.n_core
+    memory = max(setting.worker_bytes, _walk_memory(setting, n_matrix))
+    return Stage("measure tensors", seconds, memory, setting.statistics_bytes)
+
+
+def _layer(matrix: Matrix) -> int:
+    """The first layer that differs in a copy with this matrix changed."""
+    parts = matrix.name.split(".")
+    return int(parts[1]) if parts[0] == "blk" else 0
+
+
+def _measured(setting: Setting, matrix: Matrix, wanted: GGMLType) -> float:
+    """Core seconds of rounding a matrix, weighing the error, and decoding it twice."""
+    types = ladder(matrix.n_col)
+    kind = wanted if wanted in types else types[0]
+    found = setting.opened(matrix) + setting.encoded(matrix, kind, 0)
+    loss = loss_seconds(matrix.n_row, matrix.n_col, setting.device)
+    return found + loss + 2 * matrix.n_weight * decode_rate(kind, setting.device)
+
+
+def _walk_memory(setting: Setting, n_copy: int) -> int:
+    """Of copies that walk together, as many as there is room for, and weights that stay."""
+    job, device = setting.job, setting.device
+    taken = walk_bytes(setting.shapes, job.seq_len, device)
+    states = (n_copy + 1) * state_bytes(setting.shapes, job.n_probe * job.seq_len, device)
+    if device.type == "cpu":
+        taken += min(states, WALK_BYTES, max(0, setting.limit - taken))
+    return taken + setting.kept_bytes(taken)
+
+
+def round_stage(setting: Setting) -> Stage:
+    """Every matrix; where plans are compared the first is solved for and measured, too."""
+    seconds = setting.rounding_seconds(setting.job.matrices) / setting.n_worker
+    memory = setting.worker_bytes
+    if setting.job.compared:
+        seconds += setting.copy_seconds() / setting.n_core + 2 * _solver_seconds(setting)
+        memory = max(memory, _walk_memory(setting, 1))
+    disk = setting.statistics_bytes + setting.packed_bytes
+    return Stage("round", seconds, memory, disk)
+
+
+def compare_stage(setting: Setting) -> Stage:
+    """What other plans and the preset have of their own is rounded; all copies run."""
+    job = setting.job
+    anew = job.n_swap * SWAP_SHARE + PRESET_SHARE
+    rounding = setting.rounding_seconds(job.matrices) * anew / setting.n_worker
+    copies = (job.n_swap + 2) * setting.copy_seconds() / setting.n_core
+    seconds = rounding + copies + job.n_swap * SOLVED * _solver_seconds(setting)
+    memory = max(setting.worker_bytes, _walk_memory(setting, 1))
+    disk = setting.statistics_bytes + int((1 + anew) * setting.packed_bytes)
+    return Stage("compare", seconds, memory, disk)
+
+
+def _solver_seconds(setting: Setting) -> float:
+    """Of choosing types once, with costs made up; one core does it."""
+    drawn = random.Random(0)
+    options = [
+        [
+            Option(int(m.n_weight * LAYOUTS[t].bpw / 8), drawn.random() * 4 ** -LAYOUTS[t].bpw)
+            for t in ladder(m.n_col)
+        ]
+        for m in setting.job.matrices
+    ]
+    return timed(lambda: solve(options, setting.packed_bytes), setting.device)
