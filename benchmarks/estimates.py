@@ -1,11 +1,11 @@
 """What `csaq convert --dry-run` says beside what the conversion took: time, memory, disk per stage.
 
     OMP_NUM_THREADS=1 python -m benchmarks.estimates --work /tmp/estimates
-    python -m benchmarks.estimates --work /tmp/estimates --wall    # alone on the machine
+    quiet python -m benchmarks.estimates --work /tmp/estimates --only demo    # alone
 
 Every forecast and every conversion is a process of its own. Efforts of one model share a work
 dir, so that a stage is compared once. Time is that of the cores over their number, which other
-work on the machine does not change much; --wall takes the clock's. Results go to results.json
+work on the machine does not change much, and that of the clock. Results go to results.json
 in --work; stages under half a second are left out of the worst ratio.
 """
 
@@ -116,15 +116,15 @@ def forecast(case: Case, work: Path) -> dict[str, Any]:
     else:
         found = estimate_conversion(conversion, request)
     took = time.perf_counter() - began, time.process_time() - cores
-    stages = {s.name: asdict(Taken(s.seconds, s.memory, s.disk)) for s in found.stages}
+    stages = {s.name: asdict(Taken(s.seconds, s.seconds, s.memory, s.disk)) for s in found.stages}
     return {"stages": stages, "took": took}
 
 
-def actual(case: Case, work: Path, wall: bool) -> dict[str, Any]:
+def actual(case: Case, work: Path) -> dict[str, Any]:
     """The same of the conversion itself."""
     conversion, request = asked(case, work)
     (work / "out").mkdir(exist_ok=True)
-    clock = StageClock(torch.device("cpu"), (work / "stages", work / "out"), wall)
+    clock = StageClock(torch.device("cpu"), (work / "stages", work / "out"))
     writing = lambda progress: clock("writing")  # noqa: E731
     if request is None:
         stages = timed_stages(clock, lambda: convert(conversion, lambda _: clock("convert")))
@@ -135,54 +135,57 @@ def actual(case: Case, work: Path, wall: bool) -> dict[str, Any]:
     merged: dict[str, Taken] = {}
     for name, taken in stages.items():
         into = merged.setdefault(NAMES.get(name, name), Taken())
-        into.seconds += taken.seconds
+        into.seconds, into.wall = into.seconds + taken.seconds, into.wall + taken.wall
         into.peak, into.disk = max(into.peak, taken.peak), max(into.disk, taken.disk)
     return {"stages": {name: asdict(taken) for name, taken in merged.items()}}
 
 
-def in_process(part: str, case: Case, work: Path, wall: bool) -> dict[str, Any]:
+def in_process(part: str, case: Case, work: Path) -> dict[str, Any]:
     """`forecast` or `actual` in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.estimates", "--work", str(work),
-               "--part", part, "--case", case.name, *(["--wall"] if wall else [])]  # fmt: skip
+               "--part", part, "--case", case.name]  # fmt: skip
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def compare(case: Case, work: Path, parts: list[str], wall: bool) -> dict[str, Any]:
+def compare(case: Case, work: Path, parts: list[str]) -> dict[str, Any]:
     """Both, with stages of an earlier case of the same text kept."""
     found = {}
     if "forecast" in parts:
-        found["forecast"] = in_process("forecast", case, work, wall)
+        found["forecast"] = in_process("forecast", case, work)
     if "actual" in parts:
         shutil.rmtree(work / "out", ignore_errors=True)
         if case.effort == "fast":
             shutil.rmtree(work / "stages", ignore_errors=True)
         for old in (work / "stages").glob("rounded-*"):
             old.unlink()
-        found["actual"] = in_process("actual", case, work, wall)
+        found["actual"] = in_process("actual", case, work)
     return found
 
 
 def show(results: dict[str, Any]) -> None:
     """One line per stage: foretold / taken, and their ratio."""
-    worst = {"time": 1.0, "memory": 1.0, "disk": 1.0}
-    print("| case | stage | seconds | ratio | memory MiB | ratio | disk MiB | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    worst = {"core time": 1.0, "time": 1.0, "memory": 1.0, "disk": 1.0}
+    print("| case | stage | core s | ratio | clock s | ratio | MiB | ratio | disk MiB | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name, each in results.items():
         for stage, said in each.get("forecast", {"stages": {}})["stages"].items():
             took = each.get("actual", {"stages": {}})["stages"].get(stage)
             if took is None or (stage == "calibrate" and took["seconds"] == 0):
                 continue
-            cells = [f"{said['seconds']:.1f} / {took['seconds']:.1f}"]
             counts = max(said["seconds"], took["seconds"]) >= BRIEF_SECONDS
-            cells.append(_ratio(said["seconds"], took["seconds"], worst, "time", counts))
+            cells = []
+            for key, title in (("seconds", "core time"), ("wall", "time")):
+                cells.append(f"{said[key]:.1f} / {took[key]:.1f}")
+                cells.append(_ratio(said[key], took[key], worst, title, counts))
             for key, title in (("peak", "memory"), ("disk", "disk")):
                 cells.append(f"{said[key] / 2**20:.0f} / {took[key] / 2**20:.0f}")
                 cells.append(_ratio(said[key], took[key], worst, title, True))
             print(f"| {name} | {stage} | {' | '.join(cells)} |")
         if "forecast" in each:
-            print(f"| {name} | trial | {each['forecast']['took'][1]:.1f} | | | | | |")
+            clock, cores = each["forecast"]["took"]
+            print(f"| {name} | trial | {cores:.1f} | | {clock:.1f} | | | | | |")
     print("worst:", ", ".join(f"{title} {ratio:.2f}" for title, ratio in worst.items()))
 
 
@@ -202,25 +205,20 @@ def main() -> None:
     parser.add_argument("--case", help="of --part")
     parser.add_argument("--part", choices=("forecast", "actual"), help="print JSON of one alone")
     parser.add_argument("--parts", default="forecast,actual", help="which to make anew")
-    parser.add_argument("--wall", action="store_true")
     parser.add_argument("--show", action="store_true", help="print what was measured before")
     arguments = parser.parse_args()
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     if arguments.part is not None:
         (case,) = (case for case in CASES if case.name == arguments.case)
-        found = (
-            forecast(case, work)
-            if arguments.part == "forecast"
-            else actual(case, work, arguments.wall)
-        )
-        print(json.dumps(found))
+        measure = forecast if arguments.part == "forecast" else actual
+        print(json.dumps(measure(case, work)))
         return
     chosen = [c for c in CASES if any(c.name.startswith(o) for o in arguments.only or [""])]
     kept = work / "results.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for case in chosen if not arguments.show else ():
-        found = compare(case, work, arguments.parts.split(","), arguments.wall)
+        found = compare(case, work, arguments.parts.split(","))
         results.setdefault(case.name, {}).update(found)
         kept.write_text(json.dumps(results, indent=1))
     show(results)

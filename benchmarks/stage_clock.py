@@ -17,9 +17,14 @@ DISK_EVERY = 0.05
 
 @dataclass
 class Taken:
-    """Of one stage; `peak` and `disk` in bytes, `disk` of work dir and output together."""
+    """Of one stage; `seconds` of the cores over their number, `wall` of the clock.
+
+    `peak` and `disk` in bytes, `disk` of work dir and output together. On CUDA both times
+    are the clock's.
+    """
 
     seconds: float = 0.0
+    wall: float = 0.0
     peak: int = 0
     disk: int = 0
 
@@ -28,15 +33,14 @@ class Taken:
 class StageClock:
     """The callback of `convert_calibrated`; `stages` by what they are called there.
 
-    `folders` are watched for their size; `wall`: time by the clock, not of the cores.
+    `folders` are watched for their size.
     """
 
     device: torch.device
     folders: tuple[Path, ...] = ()
-    wall: bool = False
     stages: dict[str, Taken] = field(default_factory=dict)
     current: str = ""
-    began: float = 0.0
+    began: tuple[float, float] = (0.0, 0.0)
     most: int = 0
 
     def __post_init__(self) -> None:
@@ -55,18 +59,19 @@ class StageClock:
         """Note the stage that ends."""
         if self.current:
             taken = self.stages.setdefault(self.current, Taken())
-            taken.seconds += self.now() - self.began
+            seconds, wall = self.now()
+            taken.seconds += seconds - self.began[0]
+            taken.wall += wall - self.began[1]
             taken.peak = max(taken.peak, self.peak())
             taken.disk = max(taken.disk, self.most, self._on_disk())
         self.current = ""
 
-    def now(self) -> float:
-        """Seconds; on a CPU those of all cores over their number unless `wall` is wanted."""
+    def now(self) -> tuple[float, float]:
+        """Seconds of the cores over their number, and of the clock."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        if self.wall or self.device.type == "cuda":
-            return time.perf_counter()
-        return time.process_time() / CORES
+            return time.perf_counter(), time.perf_counter()
+        return time.process_time() / CORES, time.perf_counter()
 
     def peak(self) -> int:
         """Of the device's memory since the stage began, or of the process's."""

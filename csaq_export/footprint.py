@@ -18,7 +18,7 @@ from csaq_runtime.errors import ResourceError
 from csaq_runtime.memory_limits import available_memory
 
 # Python, torch and transformers before any weight is read; a CUDA context.
-PROCESS_BYTES = {"cpu": 550 << 20, "cuda": 1 << 30}
+PROCESS_BYTES = {"cpu": 520 << 20, "cuda": 1 << 30}
 # Share of the free memory that is used where nothing else is said.
 FREE_SHARE = 0.8
 # Partial sums of statistics beside the one in work: the levels of a tree over 16 lanes.
@@ -26,7 +26,7 @@ N_PARTIAL = 5
 # Copies of a layer's activations that its backward pass keeps, in units of the compute type.
 WIDE_COPIES, INNER_COPIES = 16, 5
 # Copies of float32 logits with gradients and labels drawn.
-LOGIT_COPIES = 6
+LOGIT_COPIES = 5
 # Bytes per weight in work, and per entry of a curvature with its float64 factors.
 ROUNDING_BYTES, CURVATURE_BYTES = 36, 44
 # Bytes per weight of a matrix that waits to be compared: rounded to few bits.

@@ -74,6 +74,7 @@ class Drawn(LogitsProcessor):
         self._generator, self._temperature = generator, temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores whose largest is the token drawn, float32 [n, n_vocab]."""
         uniform = torch.rand(scores.shape, generator=self._generator).clamp(min=1e-30)
         return scores / self._temperature - (-uniform.log()).log().to(scores)
 

@@ -81,8 +81,8 @@ def make_head(wanted: Drafting, work: WorkDir, report: Report) -> Made:
     check_place(wanted.out, 0, wanted.force)
     device = find_device(wanted.device)
     target, torch_model = target_of(wanted.folder), load_torch_model(wanted.folder)
-    check_whole(shapes_of(list(torch_model.slots.values()), torch_model.tied),
-                memory_limit(None, device))  # fmt: skip
+    shapes, hint = shapes_of(torch_model.slots.values()), "a smaller model, or a larger machine"
+    check_whole(shapes, 0, memory_limit(None, device), hint)
     _check_window(wanted, target.hparams)
     nn.Module.to(torch_model.model, device)
     identity = {"model": model_digest(wanted.folder), "seed": str(wanted.seed)}

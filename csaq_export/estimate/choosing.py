@@ -1,6 +1,7 @@
 """Seconds and bytes of choosing types: every matrix measured, then plans of the size compared."""
 
 import random
+from dataclasses import replace
 
 from csaq_export.budget.curve import MAX_SAMPLED_ROWS, ladder
 from csaq_export.budget.solver import Option, solve
@@ -31,7 +32,9 @@ def _curve(setting: Setting, matrix: Matrix) -> float:
     n_row = min(matrix.n_row, MAX_SAMPLED_ROWS)
     types = ladder(matrix.n_col)
     loss = len(types) * loss_seconds(n_row, matrix.n_col, setting.device)
-    return loss + sum(setting.encoded(matrix, kind, 0, n_row) for kind in types)
+    # The groups of a tied embedding share the sample: a trial for their few rows brings little.
+    whole = replace(matrix, n_group=1)
+    return loss + sum(setting.encoded(whole, kind, 0, n_row) for kind in types)
 
 
 def tensors_stage(setting: Setting) -> Stage:

@@ -5,12 +5,14 @@ are passed on to the columns behind: the first is tried on 256 columns, the seco
 matrix's own width. The factors of a curvature take n_col³ and are tried on fewer columns.
 """
 
+import time
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from csaq_export.estimate.clock import timed_alone
+from csaq_export.parallel import in_parallel
 from csaq_export.quantize.descent import GROUP
 from csaq_export.quantize.encode import encode
 from csaq_export.quantize.float_bytes import FLOAT_TYPES
@@ -36,6 +38,28 @@ def rounding_seconds(
     full, rest = divmod(n_row, most)
     found = full * _chunk(ggml_type, most, n_col, n_sweep, device)
     return found + (_chunk(ggml_type, rest, n_col, n_sweep, device) if rest else 0.0)
+
+
+@cache
+def slowdown(n_row: int, n_worker: int, device: torch.device) -> float:
+    """How many times as long rounding `n_row` rows takes with `n_worker` side by side as alone.
+
+    1 where they do not hinder each other; `n_worker` where they take turns, as threads of
+    Python do in operations as short as those on few rows.
+    """
+    if n_worker == 1 or device.type == "cuda":
+        return 1.0
+    weight, rows = _random(n_row, NARROW, device), torch.arange(n_row, device=device)
+    curvature = _curvature(NARROW, device)
+    guide = Guide(rows, curvature, curvature.triu())
+    _warm(GGMLType.Q4_K, device)
+
+    def seconds(n: int) -> float:
+        start = time.perf_counter()
+        in_parallel(lambda _: encode_by(weight, GGMLType.Q4_K, (guide,), 0), range(n), device, n)
+        return time.perf_counter() - start
+
+    return min(max(1.0, seconds(n_worker) / seconds(1)), float(n_worker))
 
 
 @cache
@@ -108,10 +132,19 @@ def _narrow(
     def seconds(n_sweep: int) -> float:
         return timed_alone(lambda: encode_by(weight, ggml_type, (guide,), n_sweep), device)
 
-    few = Guide(rows[:8], guide.curvature, guide.upper)
-    encode_by(weight[:8], ggml_type, (few,), int(sweeps))
+    _warm(ggml_type, device)
     plain = seconds(0)
     return plain, max(0.0, seconds(1) - plain) if sweeps else 0.0
+
+
+@cache
+def _warm(ggml_type: GGMLType, device: torch.device) -> None:
+    """Make what an encoder makes once."""
+    width = max(LAYOUTS[ggml_type].block_size, 32)
+    guide = Guide(
+        torch.arange(1, device=device), _curvature(width, device), _curvature(width, device)
+    )
+    encode_by(_random(1, width, device), ggml_type, (guide,), 1)
 
 
 @cache

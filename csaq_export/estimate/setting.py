@@ -8,8 +8,9 @@ import torch
 from csaq_export.device import compute_dtype
 from csaq_export.estimate.job import Job, Matrix
 from csaq_export.estimate.layers import LayerTrial
-from csaq_export.estimate.rounding import decode_rate, factor_seconds, rounding_seconds
+from csaq_export.estimate.rounding import decode_rate, factor_seconds, rounding_seconds, slowdown
 from csaq_export.footprint import Shapes, n_worker, worker_bytes
+from csaq_export.quantize.guided import rows_at_once
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
 
@@ -63,10 +64,11 @@ class Setting:
     def encoded(
         self, matrix: Matrix, ggml_type: GGMLType, n_sweep: int, n_row: int | None = None
     ) -> float:
-        """Core seconds of rounding a matrix, or `n_row` of its rows."""
-        n_row = -(-(n_row or matrix.n_row) // matrix.n_group)
+        """Core seconds of rounding a matrix, or `n_row` rows of every group."""
+        n_row = n_row or -(-matrix.n_row // matrix.n_group)
         each = rounding_seconds(ggml_type, n_row, matrix.n_col, n_sweep, self.device)
-        return matrix.n_group * each
+        at_once = min(n_row, rows_at_once(matrix.n_col, self.device))
+        return matrix.n_group * each * slowdown(at_once, self.n_worker, self.device)
 
     def rounding_seconds(self, matrices: Sequence[Matrix]) -> float:
         """Core seconds of rounding them from the files at the job's effort."""

@@ -74,8 +74,8 @@ def collected(folder, work):
     with torch.device("meta"):
         settings = Collection(2, CPU, 0.1, {})
         found = collect(decoder, Calibration(tokens, "", "", 0), WorkDir(work), {}, settings)
-        changes = [{"blk.1.ffn_up.weight": lambda: model.read("blk.1.ffn_up.weight") * 1.1}]
-        (divergence,) = divergences(model, tokens, changes, CPU)
+    changes = [{"blk.1.ffn_up.weight": lambda: model.read("blk.1.ffn_up.weight") * 1.1}]
+    (divergence,) = divergences(model, tokens, changes, CPU)
     return found, divergence
 
 
