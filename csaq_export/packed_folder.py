@@ -1,7 +1,8 @@
 """A folder that CSAQ has packed → a rows file with the same rows, byte for byte.
 
 What `export_csaq_model` writes. Tiers are copied; only places change, where a family's rotary rows
-stand in another order in a GGUF. What is not packed is stored as it is.
+stand in another order in a GGUF. What is not packed is stored as it is. Cliques come from the
+manifest, if there is one.
 """
 
 import json
@@ -11,15 +12,17 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from csaq_export.arch import family_of
 from csaq_export.arch.decoder import Slot, decoder_metadata, read_hparams, slots
 from csaq_export.config import Config, read_json
+from csaq_export.hf.manifest import read_labels
 from csaq_export.hf.tier import TierShape, from_json
 from csaq_export.hf_folder import find_tensors, model_weights, rotary_order
 from csaq_export.metadata import Metadata, f32, general_metadata, text, u32
-from csaq_export.methods.csaq.plan import index_type
+from csaq_export.methods.csaq.plan import clique_arrays, index_type
 from csaq_export.methods.mixed import csaq_architecture
 from csaq_export.pipeline import Conversion, Progress, packed_rows
 from csaq_export.plan import Plan, TensorPlan
@@ -36,13 +39,27 @@ KEPT_NOTE = "the folder is packed by CSAQ: every row keeps its bits, --type does
 
 @dataclass(frozen=True)
 class PackedMatrix:
-    """A matrix of the folder: its `slot`, and what of the GGUF it becomes, tiers and `places`."""
+    """A matrix of the folder: its `slot`, and what of the GGUF it becomes, tiers and `places`.
+
+    `rows`: the row of the GGUF's matrix that each stored row is; `stored` that of the folder's.
+    """
 
     slot: Slot
+    layer: str
     shapes: tuple[TierShape, ...]
     tiers: tuple[TensorPlan, ...]
     places: TensorPlan
     rows: NDArray[np.int64]
+    stored: NDArray[np.int64]
+
+    @property
+    def row_bits(self) -> NDArray[np.int64]:
+        """The width of every row, in the folder's order."""
+        found = np.empty_like(self.stored)
+        found[self.stored] = np.repeat(
+            [s.bits for s in self.shapes], [s.n_row for s in self.shapes]
+        )
+        return found
 
     @property
     def widest(self) -> TensorPlan:
@@ -108,11 +125,8 @@ def _read(folder: Path) -> tuple[list[PackedMatrix], list[TensorPlan], Metadata]
     metadata = general_metadata(folder, folder.resolve().name, family.architecture, n_weight)
     metadata |= decoder_metadata(config, family, h)
     metadata |= vocabulary_metadata(folder, config, h.n_vocab)
-    return (
-        packed,
-        plain,
-        csaq_architecture(metadata | _keys(described, packed), family.architecture),
-    )
+    metadata |= _keys(described, packed) | _cliques(folder, packed)
+    return packed, plain, csaq_architecture(metadata, family.architecture)
 
 
 def _keys(described: Config, packed: list[PackedMatrix]) -> Metadata:
@@ -121,9 +135,24 @@ def _keys(described: Config, packed: list[PackedMatrix]) -> Metadata:
         "csaq.version": u32(1),
         "csaq.method": text("csaq"),
         "csaq.target_bpw": f32(described.number("target_bits")),
+        "csaq.csaq.bits": text(",".join(str(bits) for bits in described.items("bit_options"))),
+        "csaq.csaq.protection_floor": f32(described.number("protection_floor")),
+        "csaq.csaq.clique_threshold": f32(described.number("clique_threshold")),
         "csaq.plan": text(json.dumps(plan, separators=(",", ":"))),
         "csaq.actual_bpw": f32(0.0),
     }
+
+
+def _cliques(folder: Path, packed: list[PackedMatrix]) -> Metadata:
+    """`csaq.clique.<tensor>` of the matrices that have cliques, in the GGUF's order of rows."""
+    labels = read_labels(folder, {m.layer: m.row_bits for m in packed})
+    found = {}
+    for matrix in packed:
+        if matrix.layer in labels:
+            found[matrix.slot.name] = torch.empty_like(labels[matrix.layer])
+            stored = labels[matrix.layer][torch.from_numpy(matrix.stored)]
+            found[matrix.slot.name][torch.from_numpy(matrix.rows)] = stored
+    return clique_arrays(found)
 
 
 def _plain_type(weight: Weight) -> GGMLType:
@@ -147,11 +176,13 @@ def _matrix(slot: Slot, name: str, layers: Config, stored: dict[str, StoredTenso
     rows = index.read(0, n_row).view("<i4")[:, 0].astype(np.int64)
     if not np.array_equal(np.sort(rows), np.arange(n_row)):
         raise ModelError(f"{index.path}: {index.name}: not every row of the matrix once")
+    own = rows
     if slot.permuted_heads:
-        rows = np.argsort(rotary_order(n_row, slot.permuted_heads))[rows]
+        own = np.argsort(rotary_order(n_row, slot.permuted_heads))[rows]
     kind = index_type(n_row)
     empty = Weight(f"{base}.{ROWS}", (n_row,), kind, index.read)
-    return PackedMatrix(slot, shapes, tuple(tiers), TensorPlan(empty, kind, kind), rows)
+    places = TensorPlan(empty, kind, kind)
+    return PackedMatrix(slot, name, shapes, tuple(tiers), places, own, rows)
 
 
 def _bytes(shape: TierShape, n_col: int) -> int:

@@ -7,6 +7,7 @@ import click
 
 from csaq_cli.inventory import Inventory, take_inventory
 from csaq_cli.locate import find_gguf
+from csaq_cli.rows_inventory import sizes_text
 from csaq_cli.table import one_line, render_table, size_text
 
 EPILOG = """\b
@@ -30,6 +31,8 @@ def info(file: Path, as_json: bool, tensors: bool, metadata: bool) -> None:
         return
     print(_summary(inventory))
     print("\n" + _types(inventory))
+    if inventory.tiers:
+        print("\n" + _tiers(inventory))
     if tensors:
         print("\n" + _tensors(inventory))
     if metadata:
@@ -46,6 +49,8 @@ def _summary(inventory: Inventory) -> str:
         ("context", f"{inventory.n_ctx:,} tokens"),
         ("memory", _memory(inventory)),
     ]
+    if inventory.clique_sizes:
+        lines.append(("cliques", sizes_text(inventory.clique_sizes)))
     return "\n".join(f"{label:<13} {text}" for label, text in lines)
 
 
@@ -60,6 +65,21 @@ def _types(inventory: Inventory) -> str:
         (t.type, f"{t.n_tensor}", f"{t.n_weight:,}", size_text(t.n_bytes)) for t in inventory.types
     ]
     return render_table(("type", "tensors", "weights", "size"), rows)
+
+
+def _tiers(inventory: Inventory) -> str:
+    rows = [
+        (
+            f"b{t.tier}" if t.tier else "whole",
+            t.type,
+            f"{t.n_matrix}",
+            f"{t.n_row:,}",
+            f"{t.n_weight:,}",
+            size_text(t.n_bytes),
+        )
+        for t in inventory.tiers
+    ]
+    return render_table(("rows of", "type", "matrices", "rows", "weights", "size"), rows)
 
 
 def _tensors(inventory: Inventory) -> str:

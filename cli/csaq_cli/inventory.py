@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from csaq_cli.rows_inventory import TierShare, clique_sizes, tier_shares
 from csaq_runtime.errors import ModelError
 from csaq_runtime.gguf import GGUFFile, TensorInfo, open_gguf
 from csaq_runtime.memory import estimated_memory
+from csaq_runtime.rows.names import BESIDE, is_rows
 
 # What `csaq run` takes by default: csaq_runtime.engine has the same, but imports Numba.
 DEFAULT_N_CTX = 4096
-INDEX_TYPES = ("I8", "I16", "I32", "I64")
 SHOWN_ITEMS, SHOWN_CHARACTERS = 6, 200
 
 
@@ -31,6 +32,7 @@ class Inventory:
     """A GGUF's contents; sizes in bytes, contexts in tokens, long metadata abbreviated.
 
     `memory_bytes` is what `csaq run` takes at `memory_n_ctx`, None where it cannot run the file.
+    `tiers` is of the rows layout only; `clique_sizes` counts cliques by their rows, where known.
     """
 
     path: Path
@@ -43,6 +45,8 @@ class Inventory:
     memory_n_ctx: int
     memory_bytes: int | None
     types: list[TypeShare]
+    tiers: list[TierShare]
+    clique_sizes: dict[int, int]
     tensors: list[TensorInfo]
     metadata: dict[str, Any]
 
@@ -65,6 +69,8 @@ class Inventory:
             "estimated_memory_n_ctx": self.memory_n_ctx,
             "estimated_memory_bytes": self.memory_bytes,
             "types": [asdict(share) for share in self.types],
+            "tiers": [asdict(share) for share in self.tiers],
+            "clique_sizes": self.clique_sizes,
         }
         if tensors:
             content["tensors"] = [_tensor_dict(tensor) for tensor in self.tensors]
@@ -77,10 +83,11 @@ def take_inventory(path: Path) -> Inventory:
     """Open `path`, count, close. Raises GGUFError."""
     with open_gguf(path) as file:
         tensors, n_ctx = list(file.tensors.values()), _context(file)
+        architecture = file.text("general.architecture", "unknown")
         return Inventory(
             path=path,
             version=file.version,
-            architecture=file.text("general.architecture", "unknown"),
+            architecture=architecture,
             name=file.text("general.name", ""),
             file_bytes=path.stat().st_size,
             n_weight=sum(count_weights(tensor) for tensor in tensors),
@@ -88,14 +95,16 @@ def take_inventory(path: Path) -> Inventory:
             memory_n_ctx=min(n_ctx, DEFAULT_N_CTX),
             memory_bytes=_memory(file, min(n_ctx, DEFAULT_N_CTX)),
             types=_shares(tensors),
+            tiers=tier_shares(file.tensors) if is_rows(architecture) else [],
+            clique_sizes=clique_sizes(file),
             tensors=tensors,
             metadata={key: abbreviated(value) for key, value in file.metadata.items()},
         )
 
 
 def count_weights(tensor: TensorInfo) -> int:
-    """Number of weights of a tensor; places of rows and columns are none."""
-    if tensor.type.name in INDEX_TYPES:
+    """Number of weights of a tensor; what stands beside a matrix and changes its own are none."""
+    if tensor.name.rpartition(".")[2] in BESIDE:
         return 0
     return int(np.prod(tensor.shape, dtype=object))
 

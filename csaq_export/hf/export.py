@@ -10,9 +10,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from csaq_export.hf.config import CSAQConfig
+from csaq_export.hf.manifest import MANIFEST, manifest
 from csaq_runtime.errors import ResourceError, UsageError
-
-MANIFEST = "csaq_manifest.json"
 
 
 def export_csaq_model(
@@ -69,12 +68,3 @@ def _write(
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-
-
-def manifest(info: Mapping[str, Any]) -> dict[str, Any]:
-    """`info` as JSON values; cliques as `{"rows": […], "bits": …, "salience": …}`."""
-    budget = {
-        layer: [{"rows": c.rows, "bits": c.bits, "salience": c.salience} for c in cliques]
-        for layer, cliques in info["budget"].items()
-    }
-    return {**info, "version": 1, "budget": budget}

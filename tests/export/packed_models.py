@@ -1,5 +1,7 @@
 """Models whose layers' matrices are packed by a fixed pattern of tiers, without calibration."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -10,7 +12,7 @@ from csaq_export.hf.quantizer import mark_quantized
 from csaq_export.quantize import encode
 from csaq_export.quantize.packed import Packed
 from csaq_runtime.formats import GGMLType
-from tests.export.models import build_model
+from tests.export.models import build_model, byte_level_tokenizer
 
 TYPES = {16: GGMLType.F16, 8: GGMLType.Q8_0, 4: GGMLType.Q4_0}
 WIDE = {16: GGMLType.BF16, 8: GGMLType.Q8_0, 4: GGMLType.Q4_K, 2: GGMLType.Q2_K}
@@ -38,3 +40,12 @@ def packed_model(kind="llama", seed=0, **changes) -> tuple[nn.Module, dict[str, 
             model.set_submodule(name, CSAQLinear.from_weight(found[name], module.bias))
     mark_quantized(model, CSAQConfig(layers={name: w.tiers for name, w in found.items()}))
     return model, found
+
+
+def save_packed(folder: Path, kind: str) -> nn.Module:
+    """Save such a model with a tokenizer; returns it."""
+    model, _ = packed_model(kind)
+    model.save_pretrained(folder)
+    pre = "qwen2" if kind.startswith("qwen") else "llama-bpe"
+    byte_level_tokenizer(pre).save_pretrained(folder)
+    return model

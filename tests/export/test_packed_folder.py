@@ -13,23 +13,15 @@ from csaq_export.pipeline import Conversion
 from csaq_runtime.engine import Engine
 from csaq_runtime.errors import ModelError
 from csaq_runtime.gguf import open_gguf
-from tests.export.models import byte_level_tokenizer, save_folder
-from tests.export.packed_models import packed_model
+from tests.export.models import save_folder
+from tests.export.packed_models import save_packed
 
 IDS = [5, 17, 60, 3, 250, 9]
 
 
-def save(folder, kind):
-    model, _ = packed_model(kind)
-    model.save_pretrained(folder)
-    pre = "qwen2" if kind.startswith("qwen") else "llama-bpe"
-    byte_level_tokenizer(pre).save_pretrained(folder)
-    return model
-
-
 @pytest.mark.parametrize("kind", ["llama", "qwen2-tied"])
 def test_rows_and_bits_are_kept_and_the_file_computes_the_same(kind, tmp_path):
-    model = save(tmp_path / "packed", kind)
+    model = save_packed(tmp_path / "packed", kind)
     out = tmp_path / "out.gguf"
     words = ["convert", str(tmp_path / "packed"), "-o", str(out)]
     done = CliRunner().invoke(cli, words, prog_name="csaq")
@@ -60,10 +52,66 @@ def test_rows_and_bits_are_kept_and_the_file_computes_the_same(kind, tmp_path):
     assert (p * np.log(p / q)).sum(1).mean() < 5e-3
 
 
+def write_manifest(folder, model, **spoilt):
+    """Pairs of neighbours in a tier as cliques, in every layer."""
+    budget = {}
+    for name, linear in model.named_modules():
+        if isinstance(linear, CSAQLinear):
+            parts = [(tier.bits, rows.tolist()) for tier, _, rows in linear.qweight.parts()]
+            budget[name] = [
+                {"rows": rows[at : at + 2], "bits": bits, "salience": 1.0}
+                for bits, rows in parts
+                for at in range(0, len(rows), 2)
+            ]
+    (folder / "csaq_manifest.json").write_text(json.dumps({"budget": budget | spoilt}))
+    return budget
+
+
+def test_cliques_of_the_manifest_are_keys_of_the_file(tmp_path):
+    folder = tmp_path / "packed"
+    model = save_packed(folder, "llama")
+    budget = write_manifest(folder, model)
+    out = tmp_path / "out.gguf"
+    convert_packed(Conversion(str(folder), out, ""))
+    with open_gguf(out) as file:
+        labels = file.metadata["csaq.clique.blk.1.attn_q.weight"]
+        up = file.metadata["csaq.clique.blk.1.ffn_up.weight"]
+        assert file.text("csaq.csaq.bits") == "2,4,8,16"
+    # Of 64 rows in heads of 16: in a GGUF the members of a rotary pair are neighbours.
+    order = np.arange(64).reshape(4, 2, 8).swapaxes(1, 2).reshape(-1)
+    for name, found, places in (
+        ("self_attn.q_proj", labels, order),
+        ("mlp.up_proj", up, np.arange(96)),
+    ):
+        pairs = [c["rows"] for c in budget[f"model.layers.1.{name}"]]
+        for rows in pairs:
+            here = set(found[np.isin(places, rows)].tolist())
+            assert len(here) == 1
+            assert (here == {-1}) == (len(rows) == 1)
+        assert len(set(found.tolist()) - {-1}) == sum(len(rows) == 2 for rows in pairs)
+
+
+@pytest.mark.parametrize(
+    ("cliques", "message"),
+    [
+        ([], "not every row"),
+        ([{"rows": [0, 1], "bits": 99}], "clique of 99 bits"),
+        ([{"rows": [0, 96], "bits": 4}], "not a list of cliques of its 96 rows"),
+        ([7], "not a list of cliques"),
+    ],
+)
+def test_a_manifest_of_another_model_is_refused(tmp_path, cliques, message):
+    folder = tmp_path / "packed"
+    model = save_packed(folder, "llama")
+    write_manifest(folder, model, **{"model.layers.0.mlp.up_proj": cliques})
+    with pytest.raises(ModelError, match=f"mlp.up_proj.*{message}"):
+        convert_packed(Conversion(str(folder), tmp_path / "out.gguf", ""))
+
+
 @pytest.mark.parametrize("spoilt", ["tier", "index", "layer", "missing"])
 def test_damaged_folders_are_refused_and_leave_nothing(tmp_path, spoilt):
     folder = tmp_path / "packed"
-    save(folder, "llama")
+    save_packed(folder, "llama")
     name = "model.layers.0.mlp.up_proj"
     tensors = load_file(folder / "model.safetensors")
     values = json.loads((folder / "config.json").read_text())
