@@ -4,6 +4,7 @@ Blocks are random bytes with scales that keep activations finite, so every kerne
 that it does on a real file of that type.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,13 @@ from numpy.typing import NDArray
 from csaq_export.presets import find_preset
 from csaq_export.type_choice import Body, Shape, choose_types
 from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
+from csaq_runtime.rows.names import PREFIX, ROWS, tier_name
 
 CHUNK_BYTES = 16 << 20
+Tensors = dict[str, tuple[GGMLType, tuple[int, ...]]]
+Tiers = Sequence[tuple[int, GGMLType, float]]
+"""Bits in the tensor's name, type, share of the rows."""
+
 HALF_SCALES = {
     GGMLType.Q4_0: {0: 5e-3},
     GGMLType.Q4_1: {0: 5e-3, 2: -0.04},
@@ -76,28 +82,52 @@ def tensor_shapes(model: ModelShape) -> dict[str, tuple[int, ...]]:
 
 def write_random(path: Path, model: ModelShape, preset_name: str, n_ctx: int = 32768) -> None:
     """Write a file whose tensors have the types of a llama-quantize preset."""
+    _write(path, model.architecture, model, n_ctx, _chosen(model, preset_name))
+
+
+def write_random_rows(
+    path: Path, model: ModelShape, preset_name: str, tiers: Tiers, n_ctx: int = 32768
+) -> None:
+    """Write a rows file: the layers' matrices in `tiers`, places shuffled; all else as a preset."""
+    tensors: Tensors = {}
+    for name, (kind, shape) in _chosen(model, preset_name).items():
+        if not name.startswith("blk.") or len(shape) == 1:
+            tensors[name] = (kind, shape)
+            continue
+        base, ends = name.removesuffix(".weight"), np.cumsum([share for *_, share in tiers])
+        n_row = np.diff(np.round(ends * shape[0]).astype(int), prepend=0).tolist()
+        for (bits, tier, _), n in zip(tiers, n_row, strict=True):
+            tensors[tier_name(base, bits)] = (tier, (n, shape[1]))
+        tensors[f"{base}.{ROWS}"] = (GGMLType.I16, (shape[0],))
+    _write(path, PREFIX + model.architecture, model, n_ctx, tensors)
+
+
+def _chosen(model: ModelShape, preset_name: str) -> Tensors:
+    """Type and shape of every tensor."""
     shapes = tensor_shapes(model)
     _, preset = find_preset(preset_name)
     body = Body(model.architecture, model.n_layer, model.n_head // model.n_head_kv)
     chosen = choose_types([Shape(*item) for item in shapes.items()], body, preset)
-    writer = gguf.GGUFWriter(path, model.architecture)
-    _add_metadata(writer, model, n_ctx, preset.file_type)
-    for name, shape in shapes.items():
-        ggml_type = chosen[name].type
+    return {name: (chosen[name].type, shape) for name, shape in shapes.items()}
+
+
+def _write(path: Path, architecture: str, model: ModelShape, n_ctx: int, tensors: Tensors) -> None:
+    writer = gguf.GGUFWriter(path, architecture)
+    _add_metadata(writer, model, n_ctx)
+    for name, (ggml_type, shape) in tensors.items():
         size = row_bytes(ggml_type, shape[-1]) * int(np.prod(shape[:-1], dtype=np.int64))
         kind = gguf.GGMLQuantizationType(ggml_type)
         writer.add_tensor_info(name, shape, np.dtype(np.float32), size, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, shape in shapes.items():
-        writer.write_tensor_data(random_tensor(chosen[name].type, shape))
+    for ggml_type, shape in tensors.values():
+        writer.write_tensor_data(random_tensor(ggml_type, shape))
     writer.close()
 
 
-def _add_metadata(writer: gguf.GGUFWriter, model: ModelShape, n_ctx: int, file_type: int) -> None:
+def _add_metadata(writer: gguf.GGUFWriter, model: ModelShape, n_ctx: int) -> None:
     writer.add_name(model.name)
-    writer.add_file_type(file_type)
     writer.add_context_length(n_ctx)
     writer.add_embedding_length(model.n_embd)
     writer.add_block_count(model.n_layer)
@@ -111,7 +141,9 @@ def _add_metadata(writer: gguf.GGUFWriter, model: ModelShape, n_ctx: int, file_t
 
 
 def random_tensor(ggml_type: GGMLType, shape: tuple[int, ...]) -> NDArray[np.generic]:
-    """Bytes of a tensor [n_row, row_bytes]; vectors become ones (norms, biases)."""
+    """Bytes of a tensor [n_row, row_bytes]; vectors become ones (norms, biases) or places."""
+    if ggml_type is GGMLType.I16:
+        return np.random.default_rng(0).permutation(shape[0]).astype(np.uint16)
     if len(shape) == 1:
         return np.ones(shape, np.float32)
     n_byte = shape[0] * row_bytes(ggml_type, shape[1])

@@ -8,10 +8,11 @@ one type for all matrices, the next wider one for as many as fit in file order, 
 nearest and by error feedback (GPTQ in ggml's blocks, on the same curvature, with the descent
 that rows get); and what `csaq convert --bpw` makes. No file is larger than the size, those of one
 type are smaller by less than a matrix's step. Then what rows lose by width. KL divergence by
-llama-perplexity's protocol, in nats.
+llama-perplexity's protocol, in nats. Sizes missed and cliques by their rows go to standard error.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,13 +50,19 @@ FILE_NAME = str.maketrans(" ", "-", ",'")
 
 
 def main() -> None:
-    """Make all files, measure them, print the tables."""
+    """Make the files of a size, measure them, print their lines; then the errors of their rows."""
     args = arguments()
     args.folder.mkdir(parents=True, exist_ok=True)
     base = args.folder / "F32.gguf"
     convert(Conversion(str(args.model), base, "F32", force=True))
-    made = list(files(args))
-    print_quality(made, base, args)
+    texts = [text.name for text in args.text]
+    print(f"| bits asked for | file | bytes | {' | '.join(texts)} |")
+    print("|---|---|---" + "|---" * len(texts) + "|")
+    made: list[Made] = []
+    for size in args.presets:
+        of_size = list(files(args, size))
+        print_quality(of_size, base, args)
+        made += of_size
     print_errors([file for file in made if file.maker.startswith("rows")], base)
 
 
@@ -68,14 +75,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def files(args: argparse.Namespace) -> Iterator[Made]:
-    """Every file of the comparison, size by size; then the cliques' thresholds at 4 bits."""
-    for size in args.presets:
-        yield from rows_file(args, size, "rows", args.widths, 0.0)
-        yield from rows_file(args, size, "rows, seed's settings", SEED_WIDTHS, SEED_FLOOR)
-        yield from rivals(args, size)
-    for threshold in THRESHOLDS:
-        yield from rows_file(args, "4", f"rows, cliques {threshold}", args.widths, 0.0, threshold)
+def files(args: argparse.Namespace, size: str) -> Iterator[Made]:
+    """Every file of one size; cliques found at lower thresholds too at 4 bits."""
+    yield from rows_file(args, size, "rows", args.widths, 0.0)
+    yield from rows_file(args, size, "rows, seed's settings", SEED_WIDTHS, SEED_FLOOR)
+    yield from rivals(args, size)
+    for threshold in THRESHOLDS if size == "4" else ():
+        yield from rows_file(args, size, f"rows, cliques {threshold}", args.widths, 0.0, threshold)
 
 
 def rows_file(
@@ -95,9 +101,10 @@ def rows_file(
     try:
         plan = convert_csaq(Conversion(str(args.model), out, "", force=True), request, silent)
     except UsageError as error:
-        print(f"{name}: {error}", flush=True)
+        print(f"{name}: {error}", file=sys.stderr)
         return
-    print(f"{name}, {size}: {plan.bpw - float(size):+.5f} bits; {plan.notes[-1]}", flush=True)
+    missed = plan.bpw - float(size)
+    print(f"{name}, {size}: {missed:+.5f} bits; {plan.notes[-1]}", file=sys.stderr)
     yield Made(size, name, out, 0.0, 0.0)
 
 
@@ -121,7 +128,7 @@ def rivals(args: argparse.Namespace, size: str) -> Iterator[Made]:
     try:
         convert_calibrated(conversion, request)
     except UsageError as error:
-        print(f"stock: {error}", flush=True)
+        print(f"stock: {error}", file=sys.stderr)
         return
     yield Made(size, "stock", stock, 0.0, 0.0)
 
@@ -150,22 +157,19 @@ def to_nearest(session: Session) -> Callable[[TensorPlan], Tensor | None]:
 
 def print_quality(made: list[Made], base: Path, args: argparse.Namespace) -> None:
     """Bytes and divergence of every file."""
-    texts = [text.name for text in args.text]
-    records = {
-        text.name: [
+    records = [
+        [
             record(file, text.name, found)
             for file, found in zip(
                 made, measure(made, base, text, args.seqlen, args.chunks), strict=True
             )
         ]
         for text in args.text
-    }
-    print(f"\n| bits asked for | file | bytes | {' | '.join(texts)} |")
-    print("|---|---|---" + "|---" * len(texts) + "|")
-    for number, file in enumerate(made):
-        cells = [interval(records[text][number]) for text in texts]
+    ]
+    for file, found in zip(made, zip(*records, strict=True), strict=True):
+        cells = " | ".join(interval(each) for each in found)
         n_byte = f"{file.path.stat().st_size:,}"
-        print(f"| {file.preset} | {file.maker} | {n_byte} | {' | '.join(cells)} |")
+        print(f"| {file.preset} | {file.maker} | {n_byte} | {cells} |", flush=True)
 
 
 def print_errors(made: list[Made], base: Path) -> None:
