@@ -42,7 +42,7 @@ from csaq_runtime.gguf import open_gguf
 from csaq_runtime.hparams import read_hparams
 from csaq_runtime.tensors import check_tensors
 
-LADDER = ("IQ2_XXS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
+LADDER = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 SEED_WIDTHS, SEED_FLOOR, SEED_THRESHOLD = "2,4,8,16", 0.1, 0.85
 THRESHOLDS = (0.5, 0.3)
 Errors = NDArray[np.float64]
@@ -59,10 +59,11 @@ def main() -> None:
     print(f"| bits asked for | file | bytes | {' | '.join(texts)} |")
     print("|---|---|---" + "|---" * len(texts) + "|")
     made: list[Made] = []
-    for size in args.presets:
-        of_size = list(files(args, size))
-        print_quality(of_size, base, args)
-        made += of_size
+    for kind in (row_files, one_type_files, stock_file):
+        for size in args.presets:
+            of_size = list(kind(args, size))
+            print_quality(of_size, base, args)
+            made += of_size
     print_errors([file for file in made if file.maker.startswith("rows")], base)
 
 
@@ -75,11 +76,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def files(args: argparse.Namespace, size: str) -> Iterator[Made]:
-    """Every file of one size; cliques found at lower thresholds too at 4 bits."""
+def row_files(args: argparse.Namespace, size: str) -> Iterator[Made]:
+    """The rows files of one size; at 4 bits with cliques found at lower thresholds too."""
     yield from rows_file(args, size, "rows", args.widths, 0.0)
     yield from rows_file(args, size, "rows, seed's settings", SEED_WIDTHS, SEED_FLOOR)
-    yield from rivals(args, size)
     for threshold in THRESHOLDS if size == "4" else ():
         yield from rows_file(args, size, f"rows, cliques {threshold}", args.widths, 0.0, threshold)
 
@@ -113,24 +113,31 @@ def calibrating(args: argparse.Namespace) -> Calibrating:
     return Calibrating(str(args.calib), args.nsamples, args.seqlen, 0, "cpu")
 
 
-def rivals(args: argparse.Namespace, size: str) -> Iterator[Made]:
-    """Files of ordinary types of that size."""
-    stock = args.folder / f"{size}-stock.gguf"
-    conversion = Conversion(str(args.model), stock, "Q4_K_M", force=True)
+def one_type_files(args: argparse.Namespace, size: str) -> Iterator[Made]:
+    """Nearest and GPTQ, if the least type is small enough."""
+    conversion = Conversion(str(args.model), args.folder / f"{size}.gguf", "", force=True)
     with open_session(conversion, calibrating(args), args.work_dir, silent) as session:
         plan = one_type(session, float(size))
+        if plan.bpw > float(size):
+            print(f"one type, {size}: {LADDER[0]} takes {plan.bpw:.3f} bits", file=sys.stderr)
+            return
         gptq = stored(round_tensors(plan, session.guidance, SWEEPS["normal"], silent))
         for name, bytes_of in (("nearest", to_nearest(session)), ("GPTQ", gptq)):
             path = args.folder / f"{size}-{name}.gguf"
             write(plan, bytes_of, path)
             yield Made(size, name, path, 0.0, 0.0)
+
+
+def stock_file(args: argparse.Namespace, size: str) -> Iterator[Made]:
+    """What `csaq convert --bpw` makes."""
+    path = args.folder / f"{size}-stock.gguf"
     request = Request(calibrating(args), Target(bpw=float(size)), work_dir=args.work_dir)
     try:
-        convert_calibrated(conversion, request)
+        convert_calibrated(Conversion(str(args.model), path, "Q4_K_M", force=True), request)
     except UsageError as error:
         print(f"stock: {error}", file=sys.stderr)
         return
-    yield Made(size, "stock", stock, 0.0, 0.0)
+    yield Made(size, "stock", path, 0.0, 0.0)
 
 
 def one_type(session: Session, bpw: float) -> Plan:
