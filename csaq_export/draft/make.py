@@ -160,14 +160,21 @@ def _windows(
 
 
 def _n_ff(h: HParams) -> int:
-    """Width of the head's feed-forward layer: what `SHARE` leaves, at least half of n_embd."""
     n_q, n_kv = h.n_head * h.head_dim, h.n_head_kv * h.head_dim
     layer = 2 * h.n_embd * (n_q + n_kv) + 3 * h.n_embd * h.n_ff
     n_weight = h.n_layer * layer + (2 - h.tied) * h.n_vocab * h.n_embd
-    left = SHARE * n_weight - h.n_embd * (h.n_embd + 2 * (n_q + n_kv))
-    multiple = 256 if h.n_embd >= 512 else 32
-    widest = max(left / (3 * h.n_embd), h.n_embd / 2)
-    return min(h.n_ff, max(multiple, int(widest) // multiple * multiple))
+    return min(h.n_ff, head_width(n_weight, h.n_embd, n_q + n_kv))
+
+
+def head_width(n_weight: int, n_embd: int, n_qkv: int) -> int:
+    """Width of a head's feed-forward layer: what `SHARE` leaves, at least half of n_embd.
+
+    n_weight: of the model; n_qkv: rows of its query and key matrices together.
+    """
+    left = SHARE * n_weight - n_embd * (n_embd + 2 * n_qkv)
+    multiple = 256 if n_embd >= 512 else 32
+    widest = max(left / (3 * n_embd), n_embd / 2)
+    return max(multiple, int(widest) // multiple * multiple)
 
 
 def _keys(wanted: Drafting, found: list[float]) -> Metadata:

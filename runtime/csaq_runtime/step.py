@@ -129,17 +129,14 @@ class Stepper:
         step["first_output"], step["first_tile"] = table.first_output, table.first_tile
         step["first_meeting"] = self._counter[0] + self._pool.n_thread
 
-    def hidden(self) -> NDArray[np.float32]:
-        """States after the final norm, of the tokens that the last `run` gave logits for.
-
-        In the same order: float32 [sum of n_output, n_embd], a copy.
-        """
-        hparams, first = self._model.hparams, self._step["first_output"]
-        x = self._x[first : self._step["n_token"], : hparams.n_embd]
-        mean_square = np.square(x).mean(axis=1, keepdims=True)
-        weight = self._model.output_norm[: hparams.n_embd]
-        normed: NDArray[np.float32] = x / np.sqrt(mean_square + np.float32(hparams.rms_epsilon))
-        return normed * weight
+    def hidden(self, index: int) -> NDArray[np.float32]:
+        """State after the final norm, float32 [n_embd], of output `index` of the last `run`."""
+        model, hparams = self._model, self._model.hparams
+        x = self._x[int(self._step["first_output"]) + index, : hparams.n_embd]
+        mean_square = x.dot(x) / np.float32(hparams.n_embd)
+        scale = 1 / np.sqrt(mean_square + np.float32(hparams.rms_epsilon))
+        normed: NDArray[np.float32] = x * scale * model.output_norm[: hparams.n_embd]
+        return normed
 
     def _checked(self, spans: Sequence[Span]) -> tuple[int, int]:
         """Tokens and outputs of a batch; no kernel may run on one that does not fit."""

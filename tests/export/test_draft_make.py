@@ -48,7 +48,7 @@ def test_the_runtime_drafts_what_the_trained_head_says(tmp_path, monkeypatch, ki
         assert logits.size == engine.hparams.n_vocab
         drafter = drafter_of(engine)
         drafter.begin(Sampler(Sampling()))
-        draft = drafter.propose(context, N_DRAFT, engine._stepper.hidden())
+        draft = drafter.propose(context, N_DRAFT, engine._stepper.hidden(0))
     model, head = trained(tmp_path, len(context) + N_DRAFT)
     tokens = torch.tensor([context + list(draft.ids)])
     passages = collect_passages(model, tokens, WorkDir(tmp_path / "one"), {}, lambda *step: None)

@@ -35,4 +35,3 @@ def test_the_drafter_is_asked_for_what_fits_and_cut_to_it(wants_hidden: bool) ->
     assert [list(draft.ids) for draft in drafts] == [[0, 1, 2, 3, 4], [0, 1, 2], []]
     hidden = states if wants_hidden else None
     assert drafter.calls == [(5, hidden), (3, hidden)]
-    assert fixed.wants_hidden == wants_hidden

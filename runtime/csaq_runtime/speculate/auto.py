@@ -17,7 +17,7 @@ from csaq_runtime.speculate.credit import Credit
 from csaq_runtime.speculate.drafter import Draft, Drafter
 from csaq_runtime.speculate.odds import Odds, confidence_bin
 from csaq_runtime.speculate.step_clock import STALE, StepClock
-from csaq_runtime.speculate.strategy import States
+from csaq_runtime.speculate.strategy import State
 
 MARGIN = 1.02
 """Yield per time, relative to plain, from which on a draft is worth the trouble."""
@@ -83,7 +83,6 @@ class Auto:
     """Chooses among `drafters`, at most `n_max` tokens at a time. Knowledge outlives replies."""
 
     def __init__(self, drafters: Sequence[Drafter], n_max: int) -> None:
-        self.wants_hidden = any(drafter.wants_hidden for drafter in drafters)
         self._records, self._n_max = [_Record(drafter) for drafter in drafters], n_max
         self._clock, self._credit = StepClock(n_max + 1), Credit()
         self._proposed: list[tuple[_Record, Draft]] = []
@@ -99,12 +98,12 @@ class Auto:
         for record in self._records:
             record.drafter.begin(sampler.spawn())
 
-    def draft(self, context: Sequence[int], n: int, states: States) -> Draft:
+    def draft(self, context: Sequence[int], n: int, state: State) -> Draft:
         """The draft that promises most, none where none promises more than a plain step."""
         if self._rest:
             return NOTHING
         self._proposed.clear()
-        draft = self._chosen(context, min(n, self._n_max), states)
+        draft = self._chosen(context, min(n, self._n_max), state)
         self._n_sent = len(draft.ids)
         return draft
 
@@ -126,7 +125,7 @@ class Auto:
         worth = len(tokens) * clock.plain if self._n_sent else step_seconds
         self._credit.settle(draft_seconds + step_seconds, worth, clock.plain)
 
-    def _chosen(self, context: Sequence[int], n: int, states: States) -> Draft:
+    def _chosen(self, context: Sequence[int], n: int, state: State) -> Draft:
         clock = self._clock
         if n < 1 or clock.plain == 0 or clock.age(1) > REFRESH:
             return Draft()
@@ -141,7 +140,7 @@ class Auto:
             if promised <= rate and clock.n_step - record.last_used > RETRY:
                 k, promised = min(N_PROBE, n), rate
             if k and promised >= rate and self._dares(k, record.seconds(clock.plain)):
-                return self._made(record, context, k, states, rate)
+                return self._made(record, context, k, state, rate)
         return draft
 
     def _dares(self, k: int, seconds_each: float) -> bool:
@@ -183,11 +182,11 @@ class Auto:
         return best, best_rate
 
     def _made(
-        self, record: _Record, context: Sequence[int], n: int, states: States, rate: float
+        self, record: _Record, context: Sequence[int], n: int, state: State, rate: float
     ) -> Draft:
         """Let a drafter that costs something draft `n` tokens, and leave out what won't pay."""
         started = time.perf_counter()
-        hidden = states() if record.drafter.wants_hidden else None
+        hidden = state() if record.drafter.wants_hidden else None
         draft = record.drafter.propose(context, n, hidden).first(n)
         if draft.ids:
             record.timed((time.perf_counter() - started) / len(draft.ids))

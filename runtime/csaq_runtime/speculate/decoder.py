@@ -4,10 +4,8 @@ The step writes keys and values of all drafted positions; those that do not stan
 """
 
 import time
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from csaq_runtime.batch import Span
 from csaq_runtime.cache import KVCache
 from csaq_runtime.sample import Sampler
-from csaq_runtime.speculate.drafter import MAX_HIDDEN, Draft
+from csaq_runtime.speculate.drafter import Draft
 from csaq_runtime.speculate.strategy import Strategy
 from csaq_runtime.speculate.verify import verified
 from csaq_runtime.step import Stepper
@@ -48,13 +46,13 @@ class Decoder:
         self.tally = Tally()
         self._stepper, self._cache, self._sampler, self._stops = stepper, cache, sampler, stops
         self._strategy = strategy
-        self._hidden: deque[NDArray[np.float32]] = deque(maxlen=MAX_HIDDEN)
+        self._n_kept = 1
         if strategy is not None:
             strategy.begin(sampler.spawn())
 
     def first(self, logits: NDArray[np.float32], context: Sequence[int]) -> int:
         """The reply's first token, from the logits [n_vocab] that the prompt gave just now."""
-        self._remember(1)
+        self._n_kept = 1
         return self._sampler.sample(logits, context)
 
     def advance(self, context: Sequence[int], n_most: int) -> list[int]:
@@ -63,7 +61,7 @@ class Decoder:
             return self._step(context, Draft())
         started = time.perf_counter()
         room = min(n_most, self._stepper.n_output, self._cache.n_ctx - self._cache.n_past)
-        draft = self._strategy.draft(context, room - 1, self._take_hidden)
+        draft = self._strategy.draft(context, room - 1, self._hidden)
         drafted = time.perf_counter()
         tokens = self._step(context, draft)
         seconds = time.perf_counter() - drafted
@@ -76,7 +74,7 @@ class Decoder:
         logits = self._stepper.run([Span(self._cache, ids, len(ids))])
         tokens = verified(logits, draft, self._sampler, context, self._stops)
         self._cache.truncate(n_past + len(tokens))
-        self._remember(len(tokens))
+        self._n_kept = len(tokens)
         return tokens
 
     def _count(self, draft: Draft, tokens: Sequence[int], seconds: float) -> None:
@@ -89,12 +87,6 @@ class Decoder:
             plain = strategy.plain_seconds if draft.ids else seconds
             tally.plain_seconds += len(tokens) * plain
 
-    def _take_hidden(self) -> NDArray[np.float32]:
-        states = np.stack(self._hidden)
-        self._hidden.clear()
-        return states
-
-    def _remember(self, n: int) -> None:
-        """Keep the states of the last step's first `n` outputs for the drafter."""
-        if self._strategy is not None and self._strategy.wants_hidden:
-            self._hidden.extend(islice(self._stepper.hidden(), n))
+    def _hidden(self) -> NDArray[np.float32]:
+        """The state that the last token was drawn from."""
+        return self._stepper.hidden(self._n_kept - 1)

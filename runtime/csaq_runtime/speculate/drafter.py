@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 from csaq_runtime.sample import Candidates, Sampler
 
-MAX_HIDDEN = 256
-"""Most hidden states that a drafter is handed at once."""
-
 
 @dataclass(frozen=True)
 class Draft:
@@ -52,10 +49,7 @@ class Drafter(Protocol):
     def propose(self, context: Sequence[int], n: int, hidden: NDArray[np.float32] | None) -> Draft:
         """Up to `n` tokens that may follow `context`, all ids so far, prompt included.
 
-        hidden: the model's states after the final norm, float32 [m, n_embd]. Row −1 belongs to
-        `context[-2]` (it is what `context[-1]` was drawn from), row −2 to `context[-3]` and so
-        on. The rows reach back to the last call in this reply, at most `MAX_HIDDEN` of them; of
-        the prompt there is only the last token's. `context[-1]` itself has not been through the
-        model yet.
+        hidden: the model's state after the final norm that `context[-1]` was drawn from, float32
+        [n_embd]. `context[-1]` itself has not been through the model yet.
         """
         ...

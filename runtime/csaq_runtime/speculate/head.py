@@ -40,7 +40,8 @@ class HeadDrafter:
         n = min(n, self._stepper.n_output, room)
         if n < 1:
             return Draft()
-        x = hidden[-1] * head.choices.state_scale + head.token_input(context[-1])
+        x = hidden * head.choices.state_scale + head.token_input(context[-1])
         choices, sureness = self._stepper.run_passes(self._cache, x, n, LEAST)
-        confidence = np.nan_to_num(sureness)
-        return Draft(head.ids[choices].tolist(), None, confidence.tolist())
+        # Weights that are no numbers make drafts that are worth nothing, and do no other harm.
+        confidence = [sure if sure == sure else 0.0 for sure in sureness.tolist()]
+        return Draft(head.ids[choices].tolist(), None, confidence)

@@ -101,7 +101,7 @@ def _check_target(sidecar: GGUFFile, file: GGUFFile, hparams: HParams) -> None:
     _compare(sidecar, "architecture", sidecar.text(f"{PREFIX}.architecture"), hparams.architecture)
     for key, field in TARGET_SIZES.items():
         _compare(sidecar, key, sidecar.integer(f"{PREFIX}.{key}"), getattr(hparams, field))
-    tokens = tokens_sha256(file.texts("tokenizer.ggml.tokens"))
+    tokens = tokens_sha256(file.texts("tokenizer.ggml.tokens", []))
     _compare(sidecar, "tokens_sha256", sidecar.text(f"{PREFIX}.tokens_sha256"), tokens)
 
 

@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 from csaq_runtime.sample import Sampler
 from csaq_runtime.speculate.drafter import Draft, Drafter
 
-States = Callable[[], NDArray[np.float32]]
-"""Hands over the hidden states since its last call, as `Drafter.propose` takes them."""
+State = Callable[[], NDArray[np.float32]]
+"""Computes the hidden state that `Drafter.propose` takes."""
 
 
 class Strategy(Protocol):
     """Decides on the draft of every step."""
-
-    wants_hidden: bool
 
     @property
     def plain_seconds(self) -> float:
@@ -26,7 +24,7 @@ class Strategy(Protocol):
     def begin(self, sampler: Sampler) -> None:
         """A reply begins; see `Drafter.begin`."""
 
-    def draft(self, context: Sequence[int], n: int, states: States) -> Draft:
+    def draft(self, context: Sequence[int], n: int, state: State) -> Draft:
         """What to check in the next step: at most `n` tokens, `n` ≥ 0."""
         ...
 
@@ -40,19 +38,18 @@ class Fixed:
     plain_seconds = 0.0
 
     def __init__(self, drafter: Drafter, n_draft: int) -> None:
-        self.wants_hidden = drafter.wants_hidden
         self._drafter, self._n_draft = drafter, n_draft
 
     def begin(self, sampler: Sampler) -> None:
         """Pass on that a reply begins."""
         self._drafter.begin(sampler)
 
-    def draft(self, context: Sequence[int], n: int, states: States) -> Draft:
+    def draft(self, context: Sequence[int], n: int, state: State) -> Draft:
         """The drafter's draft."""
         n = min(n, self._n_draft)
         if n < 1:
             return Draft()
-        hidden = states() if self.wants_hidden else None
+        hidden = state() if self._drafter.wants_hidden else None
         return self._drafter.propose(context, n, hidden).first(n)
 
     def learn(self, tokens: Sequence[int], draft_seconds: float, step_seconds: float) -> None:
