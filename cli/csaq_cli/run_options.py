@@ -11,7 +11,7 @@ import click
 PATH: "click.Path" = click.Path(path_type=Path)
 READABLE: "click.Path" = click.Path(path_type=Path, exists=True, dir_okay=False)
 UNIT = click.FloatRange(0, 1)
-SPEC_KINDS = ["auto", "ngram", "head", "off"]
+SPEC_KINDS = ["auto", "ngram", "head", "planes", "off"]
 
 
 @dataclass(frozen=True)

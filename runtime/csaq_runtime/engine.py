@@ -30,11 +30,13 @@ from csaq_runtime.speculate.choose import (
     check_spec,
     choose_strategy,
     find_head,
+    wants_planes,
 )
 from csaq_runtime.speculate.decoder import Decoder, Tally
 from csaq_runtime.speculate.drafter import Drafter
 from csaq_runtime.speculate.head import HeadDrafter
 from csaq_runtime.speculate.head_file import load_head
+from csaq_runtime.speculate.planes import PlanesDrafter
 from csaq_runtime.speculate.strategy import Fixed, Strategy
 from csaq_runtime.step import Stepper
 from csaq_runtime.threads import ThreadPool, default_threads
@@ -142,13 +144,18 @@ class Engine:
             caches, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch, n_sequence)
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())
             n_threads = default_threads(weight_bytes) if n_threads is None else n_threads
-            _prepare_kernels(file)
+            planes = sidecar is None and wants_planes(spec, n_draft, file)
+            _prepare_kernels(file, planes)
             pool = ThreadPool(n_threads, native_serve())
-            model = load_model(file, hparams, pool.n_thread, progress)
+            model = load_model(file, hparams, pool.n_thread, progress, planes)
             n_output = _n_output(hparams, n_batch, n_sequence)
             stepper = Stepper(model, caches[0], pool, n_batch, n_output)
             head = None if sidecar is None else load_head(sidecar, file, model)
-            drafter = None if head is None else HeadDrafter(head, caches[0], pool, n_draft)
+            drafter: Drafter | None = None
+            if head is not None:
+                drafter = HeadDrafter(head, caches[0], pool, n_draft)
+            elif planes:
+                drafter = PlanesDrafter(model, caches[0], pool)
             strategy = choose_strategy(spec, n_draft, drafter)
             file.release()
         except BaseException:
@@ -319,10 +326,10 @@ class Engine:
             raise UsageError(f"token ids must be 0 … {self.hparams.n_vocab - 1}")
 
 
-def _prepare_kernels(file: GGUFFile) -> None:
+def _prepare_kernels(file: GGUFFile, planes: bool) -> None:
     """On the first start with these kernels: compile those that the file needs, all at once."""
     matrices = {info.type for info in file.tensors.values() if len(info.shape) == 2}
-    missing = missing_modules(needed_modules(matrices & MATRIX_TYPES))
+    missing = missing_modules(needed_modules(matrices & MATRIX_TYPES, planes))
     if len(missing) > 1:
         compile_modules(missing)
 

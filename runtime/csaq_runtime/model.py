@@ -90,16 +90,23 @@ class _Source:
 
 
 def load_model(
-    file: GGUFFile, hparams: HParams, n_thread: int, progress: Progress | None = None
+    file: GGUFFile,
+    hparams: HParams,
+    n_thread: int,
+    progress: Progress | None = None,
+    planes: bool = False,
 ) -> Model:
-    """Check and pack all weights of `file`; ModelError names the tensor that does not fit."""
+    """Check and pack all weights of `file`; ModelError names the tensor that does not fit.
+
+    planes: matrices in two planes where their types allow it (`planes.py`).
+    """
     weights = check_tensors(file, hparams)
     sources = _sources(file, hparams)
     sizes = {key: _matrix_bytes(file, weights, source) for key, source in sources.items()}
     done, linears = 0, {}
     with ThreadPoolExecutor(n_thread) as pool:
         futures = {
-            key: pool.submit(_linear, file, source, weights.get(source.name))
+            key: pool.submit(_linear, file, source, weights.get(source.name), planes)
             for key, source in sources.items()
         }
         try:
@@ -182,13 +189,16 @@ def _layer_source(file: GGUFFile, hparams: HParams, index: int, key: str) -> _So
     return _Source(f"blk.{index}.attn_qkv", np.where(rows < 0, rows, rows + start))
 
 
-def _linear(file: GGUFFile, source: _Source, weight: RowsWeight | None) -> Linear | MixedLinear:
+def _linear(
+    file: GGUFFile, source: _Source, weight: RowsWeight | None, planes: bool = False
+) -> Linear | MixedLinear:
     """Pack one matrix, and fold its optional bias and scale."""
     if weight is not None and not weight.is_plain:
-        return pack_mixed(file, weight, source.rows, *_shift(file, source, len(source.rows)))
+        shift = _shift(file, source, len(source.rows))
+        return pack_mixed(file, weight, source.rows, *shift, planes)
     info = weight.tiers.tensors[0] if weight else file.tensors[f"{source.name}.weight"]
     data = take_rows(file.data(info.name), source.rows)
-    matrix = pack_matrix(data, info.type, info.n_col)
+    matrix = pack_matrix(data, info.type, info.n_col, planes=planes)
     return Linear(matrix, *_shift(file, source, matrix.n_row_padded))
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import chain
 from pathlib import Path
 
 from csaq_runtime.formats import GGMLType
@@ -17,11 +18,13 @@ from csaq_runtime.kernels.compile import object_path
 from csaq_runtime.kernels.dispatch import (
     ACTIVATION_NAME,
     MATRIX_TYPES,
-    kernel_for,
+    PLANE_FORMATS,
+    kernel_on,
     quantize_address,
     weight_format,
 )
 from csaq_runtime.kernels.native_step import native_serve, step_name
+from csaq_runtime.kernels.tile import WeightFormat
 from csaq_runtime.simd.target import host_target
 from csaq_runtime.threads import available_cores
 
@@ -29,14 +32,23 @@ Progress = Callable[[int, int], None]
 """Called with (modules compiled, modules in all)."""
 
 
-def needed_modules(types: Iterable[GGMLType]) -> list[str]:
-    """Names of the modules that a model with matrices of `types` runs on, longest first."""
-    return [step_name(), *sorted({weight_format(kind).name for kind in types}), ACTIVATION_NAME]
+def needed_modules(types: Iterable[GGMLType], planes: bool = False) -> list[str]:
+    """Names of the modules that a model with matrices of `types` runs on, longest first.
+
+    planes: those of two planes are stored so.
+    """
+    formats = [
+        fmt
+        for kind in types
+        for fmt in (PLANE_FORMATS.get(kind, ()) if planes else ()) or (weight_format(kind),)
+    ]
+    return [step_name(), *sorted({fmt.name for fmt in formats}), ACTIVATION_NAME]
 
 
 def all_modules() -> list[str]:
     """Names of all modules."""
-    return needed_modules(MATRIX_TYPES)
+    names = [*needed_modules(MATRIX_TYPES), *needed_modules(PLANE_FORMATS, planes=True)]
+    return list(dict.fromkeys(names))
 
 
 def missing_modules(names: Iterable[str]) -> list[str]:
@@ -70,7 +82,12 @@ def _compile_here(name: str) -> None:
     elif name == ACTIVATION_NAME:
         quantize_address(Activation.FLOAT32)
     else:
-        kernel_for(next(kind for kind in MATRIX_TYPES if weight_format(kind).name == name))
+        kernel_on(_format_named(name), host_target())
+
+
+def _format_named(name: str) -> WeightFormat:
+    whole = map(weight_format, sorted(MATRIX_TYPES))
+    return next(fmt for fmt in (*whole, *chain(*PLANE_FORMATS.values())) if fmt.name == name)
 
 
 if __name__ == "__main__":

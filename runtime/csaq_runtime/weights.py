@@ -3,11 +3,12 @@
 `pack_matrix` checks every size, because the kernels take raw addresses. The
 copy is a permutation of the file's bytes (rows padded to a multiple of 16), so
 memory stays what the file needs; only the exotic types are expanded (see
-`kernels.signed_tiles`).
+`kernels.signed_tiles`). In two planes (`planes.py`) a matrix is its own draft.
 """
 
 import ctypes
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,22 @@ from numpy.typing import NDArray
 from csaq_runtime.errors import ModelError
 from csaq_runtime.formats import LAYOUTS, GGMLType, integer_codes, row_bytes
 from csaq_runtime.kernels.activation import Activation
-from csaq_runtime.kernels.dispatch import EXPANDED_TYPES, MATRIX_TYPES, KernelEntry, kernel_for
+from csaq_runtime.kernels.dispatch import (
+    EXPANDED_TYPES,
+    MATRIX_TYPES,
+    PLANE_FORMATS,
+    KernelEntry,
+    kernel_for,
+    kernel_on,
+)
 from csaq_runtime.kernels.tile import N_ROW
+from csaq_runtime.planes import IndivisibleError, split_rows
+from csaq_runtime.simd.target import host_target
 
 _ALIGNMENT = 64
-_CHUNK_BYTES = 8 << 20
+_CHUNK_BYTES, _SPLIT_BYTES = 8 << 20, 1 << 18
+"""Bytes that are interleaved at a time; where NumPy splits them, what fits into a cache."""
+
 _interleave_type = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
 
 
@@ -29,7 +41,8 @@ class PackedMatrix:
 
     `data` owns the interleaved bytes (64-byte aligned); `y` of a product has
     `n_row_padded` entries per token, the padding being zero. `matmul` is the
-    address of the kernel, `activation` what x must be packed to.
+    address of the kernel, `activation` what x must be packed to. `lower_bytes`: of the lower
+    plane, which comes first; `draft`: the kernels of the upper plane alone, if there are two.
     """
 
     type: GGMLType
@@ -40,11 +53,25 @@ class PackedMatrix:
     data: NDArray[np.uint8]
     matmul: int
     scale: float = 1.0
+    lower_bytes: int = 0
+    draft: KernelEntry | None = None
 
     @property
     def address(self) -> int:
-        """Address of the first byte."""
-        return int(self.data.ctypes.data)
+        """Where the first group of rows begins; the lower plane ends there."""
+        return int(self.data.ctypes.data) + self.lower_bytes
+
+    @property
+    def upper(self) -> "PackedMatrix":
+        """The same memory as a draft reads it; the matrix itself where that is all of it."""
+        if self.draft is None:
+            return self
+        return replace(self, matmul=self.draft.matmul, activation=self.draft.activation)
+
+    @property
+    def upper_bytes(self) -> int:
+        """Bytes that a draft reads."""
+        return self.data.nbytes - self.lower_bytes
 
     @property
     def n_group(self) -> int:
@@ -53,29 +80,63 @@ class PackedMatrix:
 
 
 def pack_matrix(
-    data: NDArray[np.uint8], ggml_type: GGMLType, n_col: int, scale: float = 1.0
+    data: NDArray[np.uint8],
+    ggml_type: GGMLType,
+    n_col: int,
+    scale: float = 1.0,
+    planes: bool = False,
 ) -> PackedMatrix:
     """Interleave `data` (uint8 [n_row, row_bytes], as in the file) for the kernels.
 
-    Releases the GIL while it works: pack several matrices in parallel threads.
+    Releases the GIL while it works: pack several matrices in parallel threads. `planes`: in two
+    planes where type and weights allow it.
 
     Raises:
         ModelError: if the type cannot be multiplied or `data` has the wrong size.
     """
     _check(data, ggml_type, n_col)
-    entry = kernel_for(ggml_type)
+    if planes and ggml_type in PLANE_FORMATS:
+        whole, draft = (kernel_on(fmt, host_target()) for fmt in PLANE_FORMATS[ggml_type])
+        with suppress(IndivisibleError):
+            return _packed(data, (ggml_type, n_col, scale), whole, draft)
+    return _packed(data, (ggml_type, n_col, scale), kernel_for(ggml_type), None)
+
+
+def _packed(
+    data: NDArray[np.uint8],
+    kind: tuple[GGMLType, int, float],
+    entry: KernelEntry,
+    draft: KernelEntry | None,
+) -> PackedMatrix:
+    """`kind`: type, columns, scale."""
+    ggml_type, n_col, scale = kind
     n_row, n_group = len(data), -(-len(data) // N_ROW)
     n_block = -(-n_col // entry.format.block_size)
     packed = _aligned(n_group * n_block * entry.format.block_bytes)
-    step = max(1, _CHUNK_BYTES // max(1, N_ROW * data.shape[1]))
+    matrix = PackedMatrix(
+        ggml_type,
+        n_row,
+        n_col,
+        n_group * N_ROW,
+        entry.activation,
+        packed,
+        entry.matmul,
+        scale,
+        n_group * n_block * entry.format.lower_bytes,
+        draft,
+    )
+    n_byte = _SPLIT_BYTES if draft else _CHUNK_BYTES
+    step = max(1, n_byte // max(1, N_ROW * data.shape[1]))
     for start in range(0, n_group, step):
         stop = min(start + step, n_group)
-        rows = _format_rows(data[start * N_ROW : stop * N_ROW], ggml_type, n_block, entry)
-        size = n_block * entry.format.block_bytes
-        _interleave(entry, rows, n_block, packed[start * size : stop * size], stop - start)
-    return PackedMatrix(
-        ggml_type, n_row, n_col, n_group * N_ROW, entry.activation, packed, entry.matmul, scale
-    )
+        rows = data[start * N_ROW : stop * N_ROW]
+        rows = (
+            _format_rows(rows, ggml_type, n_block, entry)
+            if draft is None
+            else split_rows(rows, ggml_type)
+        )
+        _interleave(entry, rows, n_block, matrix.address, (start, stop))
+    return matrix
 
 
 def _check(data: NDArray[np.uint8], ggml_type: GGMLType, n_col: int) -> None:
@@ -120,8 +181,11 @@ def _interleave(
     entry: KernelEntry,
     rows: NDArray[np.uint8],
     n_block: int,
-    out: NDArray[np.uint8],
-    n_group: int,
+    out: int,
+    groups: tuple[int, int],
 ) -> None:
-    function = _interleave_type(entry.interleave)
-    function(rows.ctypes.data, rows.strides[0], len(rows), n_block, out.ctypes.data, 0, n_group)
+    """Write groups `groups[0]` … `groups[1]` − 1 of the matrix at `out`; `rows` are theirs."""
+    function, stride = _interleave_type(entry.interleave), rows.strides[0]
+    before = groups[0] * N_ROW
+    first = rows.ctypes.data - before * stride
+    function(first, stride, before + len(rows), n_block, out, *groups)

@@ -35,10 +35,10 @@ _FIFTH_BITS = 0x10101010
 _Dot = Callable[[Any, Any, Any, Any, Any], Any]
 
 
-def _nibbles(tile: Tile, start: int) -> Iterator[tuple[int, Any]]:
-    """(word of x, codes) for 16 bytes of nibbles per row that begin at `start`."""
+def nibbles(tile: Tile, start: int, base: Any = None) -> Iterator[tuple[int, Any]]:
+    """(word of x, codes) for 16 bytes of nibbles per row at `start` from `base` (the block)."""
     for k in range(4):
-        both = tile.weight(I32_X16, start + 64 * k)
+        both = tile.weight(I32_X16, start + 64 * k, base)
         for half in range(2):
             yield 4 * half + k, and_mask(tile.b, shift_right(tile.b, both, 4 * half), _NIBBLES)
 
@@ -46,14 +46,15 @@ def _nibbles(tile: Tile, start: int) -> Iterator[tuple[int, Any]]:
 def _with_fifth_bit(tile: Tile, start: int) -> Iterator[tuple[int, Any]]:
     """Like `_nibbles`, with bit 4 from the word before: its bit k belongs to word k of x."""
     bits = tile.weight(I32_X16, start)
-    for word, codes in _nibbles(tile, start + 64):
+    for word, codes in nibbles(tile, start + 64):
         high = and_mask(tile.b, shift_right(tile.b, bits, word - 4), _FIFTH_BITS)
         yield word, tile.b.or_(codes, high)
 
 
-def _accumulate(
+def multiply_codes(
     tile: Tile, dot: _Dot, starts: list[Any], codes: Iterator[tuple[int, Any]]
 ) -> list[Any]:
+    """Dot products of (word of x, codes) added to `starts`, one per token."""
     tile.fetch_ahead(integer(0), 1)
     dots = list(starts)
     for word, vector in codes:
@@ -63,12 +64,12 @@ def _accumulate(
     return dots
 
 
-def _unsigned(
+def multiply_unsigned(
     tile: Tile, starts: list[Any], codes: Iterator[tuple[int, Any]], largest: int
 ) -> list[Any]:
     """Dot products with codes 0 … `largest`."""
     if not tile.target.has_byte_chains:
-        return _accumulate(tile, dot_unsigned, starts, codes)
+        return multiply_codes(tile, dot_unsigned, starts, codes)
     b, dots, left = tile.b, list(starts), list(codes)
     ones, n_word = constant(I16_X16, 1), longest_chain(largest)
     for first in range(0, len(left), n_word):
@@ -79,7 +80,8 @@ def _unsigned(
     return dots
 
 
-def _finish(tile: Tile, dots: list[Any], scale: Any) -> None:
+def finish_block(tile: Tile, dots: list[Any], scale: Any) -> None:
+    """`totals += (dots · scale) · scale of x`, per token."""
     for token, dot in enumerate(dots):
         tile.add_scaled(token, dot, scale, tile.x_float(Block32.SCALE, token))
 
@@ -93,65 +95,68 @@ def _starts(tile: Tile, word: int) -> list[Any]:
     return tile.each_token(lambda token: tile.x_word(I32, word, token))
 
 
-def _biased_starts(tile: Tile) -> list[Any]:
+def biased_starts(tile: Tile) -> list[Any]:
+    """What sums of `dot_biased` start at, one per token."""
+
     def correction(token: int) -> Any:
         return tile.x_word(I32, Block32.MINUS_128_SUM, token)
 
     return tile.each_token(lambda token: biased_start(tile.target, lambda: correction(token)))
 
 
-def _zero_starts(tile: Tile) -> list[Any]:
+def zero_starts(tile: Tile) -> list[Any]:
+    """A sum of zero per token."""
     return [zeros(I32_X16)] * tile.n_token
 
 
 def _q8_0(tile: Tile) -> None:
     codes = ((k, tile.weight(BYTES_64, 32 + 64 * k)) for k in range(8))
     scale = tile.half(0)
-    _finish(tile, _accumulate(tile, dot_biased, _biased_starts(tile), codes), scale)
+    finish_block(tile, multiply_codes(tile, dot_biased, biased_starts(tile), codes), scale)
 
 
 def _q4_0(tile: Tile) -> None:
     scale = tile.half(0)
     starts = _starts(tile, Block32.MINUS_8_SUM)
-    _finish(tile, _unsigned(tile, starts, _nibbles(tile, 32), 15), scale)
+    finish_block(tile, multiply_unsigned(tile, starts, nibbles(tile, 32), 15), scale)
 
 
 def _q5_0(tile: Tile) -> None:
     scale = tile.half(0)
     starts = _starts(tile, Block32.MINUS_16_SUM)
-    _finish(tile, _unsigned(tile, starts, _with_fifth_bit(tile, 32), 31), scale)
+    finish_block(tile, multiply_unsigned(tile, starts, _with_fifth_bit(tile, 32), 31), scale)
 
 
 def _q4_1(tile: Tile) -> None:
     scale, minimum = tile.half(0), tile.half(32)
-    starts = _zero_starts(tile)
-    _finish(tile, _unsigned(tile, starts, _nibbles(tile, 64), 15), scale)
+    starts = zero_starts(tile)
+    finish_block(tile, multiply_unsigned(tile, starts, nibbles(tile, 64), 15), scale)
     _add_minimum(tile, minimum)
 
 
 def _q5_1(tile: Tile) -> None:
     scale, minimum = tile.half(0), tile.half(32)
-    starts = _zero_starts(tile)
-    _finish(tile, _unsigned(tile, starts, _with_fifth_bit(tile, 64), 31), scale)
+    starts = zero_starts(tile)
+    finish_block(tile, multiply_unsigned(tile, starts, _with_fifth_bit(tile, 64), 31), scale)
     _add_minimum(tile, minimum)
 
 
 def _table(tile: Tile, start: int, values: tuple[int, ...]) -> list[Any]:
     codes = (
-        (word, lookup_biased(tile.b, tile.target, as_bytes(tile.b, nibbles), values))
-        for word, nibbles in _nibbles(tile, start)
+        (word, lookup_biased(tile.b, tile.target, as_bytes(tile.b, indices), values))
+        for word, indices in nibbles(tile, start)
     )
-    return _accumulate(tile, dot_biased, _biased_starts(tile), codes)
+    return multiply_codes(tile, dot_biased, biased_starts(tile), codes)
 
 
 def _iq4_nl(tile: Tile) -> None:
     scale = tile.half(0)
-    _finish(tile, _table(tile, 32, IQ4_VALUES), scale)
+    finish_block(tile, _table(tile, 32, IQ4_VALUES), scale)
 
 
 def _mxfp4(tile: Tile) -> None:
     scale = _half_power_of_two(tile)
-    _finish(tile, _table(tile, 16, MXFP4_VALUES), scale)
+    finish_block(tile, _table(tile, 16, MXFP4_VALUES), scale)
 
 
 def _half_power_of_two(tile: Tile) -> Any:

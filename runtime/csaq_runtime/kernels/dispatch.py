@@ -11,6 +11,7 @@ from csaq_runtime.kernels.compile import load_module
 from csaq_runtime.kernels.float_tiles import BF16_FORMAT, F16_FORMAT, F32_FORMAT
 from csaq_runtime.kernels.k_tiles import K_FORMATS
 from csaq_runtime.kernels.module import build_module
+from csaq_runtime.kernels.plane_tiles import BF16_DRAFT, BF16_PLANES, Q8_0_DRAFT, Q8_0_PLANES
 from csaq_runtime.kernels.signed_tiles import CODES_16_FORMAT, IQ4_XS_FORMAT
 from csaq_runtime.kernels.tile import WeightFormat
 from csaq_runtime.simd.target import Target, host_target
@@ -44,6 +45,12 @@ EXPANDED_TYPES = frozenset(
 
 MATRIX_TYPES = frozenset(_FORMATS) | EXPANDED_TYPES
 """Types a weight matrix may have."""
+
+PLANE_FORMATS = {
+    GGMLType.Q8_0: (Q8_0_PLANES, Q8_0_DRAFT),
+    GGMLType.BF16: (BF16_PLANES, BF16_DRAFT),
+}
+"""Types that may be stored in two planes: the formats of all bits, and of the upper ones alone."""
 
 ACTIVATION_NAME = "activation"
 """The packing kernels' name in the object cache."""

@@ -17,7 +17,11 @@ MXFP4_VALUES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 
 def lookup_biased(b: Any, target: Target, indices: Any, values: tuple[int, ...]) -> Any:
     """`values[index] + 128` for 64 indices 0 … 15: codes for `dot_biased`."""
-    table = [value + BIAS for value in values]
+    return lookup(b, target, indices, [value + BIAS for value in values])
+
+
+def lookup(b: Any, target: Target, indices: Any, table: list[int]) -> Any:
+    """`table[index]` for 64 indices 0 … 15, 16 values of 0 … 255."""
     if {"avx512f", "avx512bw"} <= target.features:
         return _shuffle(b, "llvm.x86.avx512.pshuf.b.512", table, indices)
     if target.has_avx2:

@@ -11,8 +11,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from csaq_runtime.kernels.activation import LAYOUTS, TILE_SIZES, WORD
-from csaq_runtime.kernels.tile import N_ROW, Field, Tile, WeightFormat
+from csaq_runtime.kernels.activation import TILE_SIZES, WORD
+from csaq_runtime.kernels.tile import N_ROW, Tile, WeightFormat
 from csaq_runtime.simd.target import Target
 from csaq_runtime.simd.vector import (
     F32_X16,
@@ -53,22 +53,27 @@ def new_function(module: Any, name: str, n_argument: int) -> tuple[Any, Any]:
 
 
 def _tile_function(module: Any, fmt: WeightFormat, target: Target, n_token: int) -> Any:
-    """`tile(w, x, y, y_stride, n_block)`: y[token] = 16 rows times each token."""
-    function, b = new_function(module, f"tile_{n_token}", 5)
+    """`tile(w, lower, x, y, y_stride, n_block)`: y[token] = 16 rows times each token.
+
+    lower: the end of the first block's lower plane.
+    """
+    function, b = new_function(module, f"tile_{n_token}", 6)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    weights, x, y, y_stride, n_block = function.args
+    weights, lower, x, y, y_stride, n_block = function.args
     size = min(n_token, MOST_TOKENS_AT_ONCE) if target.has_byte_chains else n_token
-    x_bytes = LAYOUTS[fmt.activation].n_word * WORD * n_token
+    x_bytes = fmt.x_words * WORD * n_token
     totals = [variable(b, zeros(F32_X16)) for _ in range(size)]
     with counted_loop(b, integer(0), integer(n_token), size) as first:
         for slot in totals:
             b.store(zeros(F32_X16), slot)
         x_part = scaled(b, x, first, WORD)
         with counted_loop(b, integer(0), n_block) as block:
-            weights_at = scaled(b, weights, block, fmt.block_bytes)
+            weights_at = scaled(b, weights, block, fmt.upper_bytes)
+            lower_at = scaled(b, offset(b, lower, -fmt.lower_bytes), block, -fmt.lower_bytes)
             x_at = scaled(b, x_part, block, x_bytes)
-            fmt.emit(Tile(b, target, size, n_token, fmt.block_bytes, weights_at, x_at, totals))
+            places = (weights_at, lower_at, x_at)
+            fmt.emit(Tile(b, target, size, n_token, fmt.upper_bytes, *places, totals))
         for token, slot in enumerate(totals):
             y_token = b.add(y, b.mul(y_stride, offset(b, first, token)))
             store(b, b.load(slot), y_token)
@@ -80,13 +85,14 @@ def _matmul_function(module: Any, fmt: WeightFormat, tiles: dict[int, Any]) -> N
     function, b = new_function(module, "matmul", 8)
     w, x, y, y_stride, n_col, n_token, group_start, group_end = function.args
     n_block = b.udiv(b.add(n_col, integer(fmt.block_size - 1)), integer(fmt.block_size))
-    group_bytes = b.mul(n_block, integer(fmt.block_bytes))
-    token_bytes = b.mul(n_block, integer(LAYOUTS[fmt.activation].n_word * WORD))
+    token_bytes = b.mul(n_block, integer(fmt.x_words * WORD))
     with counted_loop(b, integer(0), n_token, TOKENS_PER_PASS) as first:
         limit = b.add(first, integer(TOKENS_PER_PASS))
         last = b.select(b.icmp_signed("<", limit, n_token), limit, n_token)
         with counted_loop(b, group_start, group_end) as group:
-            weights = b.add(w, b.mul(group, group_bytes))
+            before = b.mul(group, n_block)
+            weights = scaled(b, w, before, fmt.upper_bytes)
+            lower = scaled(b, w, before, -fmt.lower_bytes)
             y_group = scaled(b, y, group, N_ROW * 4)
             start = first
             for size in TILE_SIZES:
@@ -94,7 +100,7 @@ def _matmul_function(module: Any, fmt: WeightFormat, tiles: dict[int, Any]) -> N
                 with counted_loop(b, start, stop, size) as token:
                     x_tile = b.add(x, b.mul(token, token_bytes))
                     y_tile = b.add(y_group, b.mul(token, y_stride))
-                    b.call(tiles[size], [weights, x_tile, y_tile, y_stride, n_block])
+                    b.call(tiles[size], [weights, lower, x_tile, y_tile, y_stride, n_block])
                 start = stop
     b.ret_void()
 
@@ -111,28 +117,35 @@ def _interleave_function(module: Any, fmt: WeightFormat) -> None:
         exists = b.icmp_signed("<", row, n_row)
         source = scaled(b, b.add(rows, b.mul(row, row_stride)), block, fmt.type_size)
         number = b.add(b.mul(group, n_block), block)
-        _interleave_block(b, fmt, source, exists, scaled(b, out, number, fmt.block_bytes), lane)
+        upper = scaled(b, out, number, fmt.upper_bytes)
+        lower = scaled(b, out, offset(b, number, 1), -fmt.lower_bytes)
+        _interleave_block(b, fmt, source, exists, (upper, lower), lane)
     b.ret_void()
 
 
 def _interleave_block(
-    b: Any, fmt: WeightFormat, source: Any, exists: Any, block: Any, lane: Any
+    b: Any, fmt: WeightFormat, source: Any, exists: Any, planes: tuple[Any, Any], lane: Any
 ) -> None:
     """Spread one row's block over the 16-row block; a row that does not exist becomes zeros."""
     with b.if_else(exists) as (copy, clear):
         with copy:
-            _write_fields(b, fmt.fields, source, block, lane)
+            _write_fields(b, fmt, source, planes, lane)
         with clear:
-            _write_fields(b, fmt.fields, None, block, lane)
+            _write_fields(b, fmt, None, planes, lane)
 
 
 def _write_fields(
-    b: Any, fields: tuple[Field, ...], source: Any | None, block: Any, lane: Any
+    b: Any, fmt: WeightFormat, source: Any | None, planes: tuple[Any, Any], lane: Any
 ) -> None:
+    upper, lower = planes
     start = 0
-    for field in fields:
+    for field in fmt.fields:
         unit_type = ir.IntType(8 * field.unit)
-        lane_at = scaled(b, offset(b, block, start), lane, field.unit)
+        is_upper = start < fmt.upper_bytes
+        block_at = (
+            offset(b, upper, start) if is_upper else offset(b, lower, start - fmt.upper_bytes)
+        )
+        lane_at = scaled(b, block_at, lane, field.unit)
         for index in range(field.n_byte // field.unit):
             place = N_ROW * field.unit * index
             value = unit_type(0)

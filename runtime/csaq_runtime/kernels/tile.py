@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from csaq_runtime.kernels.activation import WORD, Activation
+from csaq_runtime.kernels.activation import LAYOUTS, WORD, Activation
 from csaq_runtime.simd.convert import half_to_float
 from csaq_runtime.simd.prefetch import CACHE_LINE, prefetch
 from csaq_runtime.simd.target import Target
@@ -38,6 +38,7 @@ class Tile:
     """Where one block's operands are, and the running totals (one slot per token).
 
     The words of `n_beside` tokens lie side by side; the tile's are the first `n_token` of them.
+    `lower`: where the block's lower plane is, if the format has one.
     """
 
     b: Any
@@ -46,6 +47,7 @@ class Tile:
     n_beside: int
     block_bytes: int
     weights: Any
+    lower: Any
     x: Any
     totals: list[Any]
 
@@ -65,6 +67,12 @@ class Tile:
         start = scaled(self.b, self.weights, part, n_byte)
         for line in range(0, n_byte, CACHE_LINE):
             prefetch(self.b, start, line + PREFETCH_DISTANCE)
+
+    def fetch_lower(self, n_byte: int) -> None:
+        """Prefetch a block of `n_byte` of the lower plane, which goes towards lower addresses."""
+        if self.target.wants_prefetch:
+            for line in range(0, n_byte, CACHE_LINE):
+                prefetch(self.b, self.lower, line - PREFETCH_DISTANCE)
 
     def half(self, n_byte: int) -> Any:
         """16 float16 (one per row) as float32."""
@@ -122,7 +130,9 @@ class WeightFormat:
 
     `block_size` columns take `type_size` bytes in a row, split into `fields`,
     which lie one after another in the interleaved block (16 · `type_size`
-    bytes); `emit` multiplies one such block.
+    bytes); `emit` multiplies one such block. The fields of the last `lower_size`
+    bytes make a plane of their own: its blocks lie before all others of the
+    matrix, in opposite order, so that either plane is one stream.
     """
 
     name: str
@@ -131,8 +141,25 @@ class WeightFormat:
     type_size: int
     fields: tuple[Field, ...]
     emit: Callable[[Tile], None]
+    lower_size: int = 0
 
     @property
     def block_bytes(self) -> int:
         """Bytes of one block of 16 interleaved rows."""
         return N_ROW * self.type_size
+
+    @property
+    def lower_bytes(self) -> int:
+        """Those of them that are in the lower plane."""
+        return N_ROW * self.lower_size
+
+    @property
+    def upper_bytes(self) -> int:
+        """The others."""
+        return self.block_bytes - self.lower_bytes
+
+    @property
+    def x_words(self) -> int:
+        """Words of a token's packed row that meet one block."""
+        layout = LAYOUTS[self.activation]
+        return layout.n_word * self.block_size // layout.block_size

@@ -58,13 +58,14 @@ def pack_mixed(
     wanted: Indices,
     scale: float,
     bias: NDArray[np.float32] | None,
+    planes: bool,
 ) -> MixedLinear:
     """Pack the rows `wanted` of `weight`: element i of y is row `wanted[i]`, or 0 for −1.
 
-    `bias` float32 [len(wanted)] or longer.
+    `bias` float32 [len(wanted)] or longer. `planes` as in `pack_matrix`.
     """
     parts = _parts(weight, wanted)
-    matrices = tuple(_packed(file, part) for part in parts)
+    matrices = tuple(_packed(file, part, planes) for part in parts)
     places = _in_groups([part.places for part in parts])
     original = _in_groups([part.original for part in parts])
     outliers = None if weight.outliers is None else weight.outliers.of_rows(original)
@@ -99,9 +100,10 @@ def _parts(weight: RowsWeight, wanted: Indices) -> list[_Part]:
     return found
 
 
-def _packed(file: GGUFFile, part: _Part) -> PackedMatrix:
+def _packed(file: GGUFFile, part: _Part, planes: bool) -> PackedMatrix:
     info = file.tensors[part.name]
-    return pack_matrix(take_rows(file.data(part.name), part.taken), info.type, info.n_col)
+    rows = take_rows(file.data(part.name), part.taken)
+    return pack_matrix(rows, info.type, info.n_col, planes=planes)
 
 
 def _in_groups(pieces: list[Indices]) -> Indices:

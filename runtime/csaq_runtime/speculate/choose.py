@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from csaq_runtime.errors import UsageError
+from csaq_runtime.gguf import GGUFFile
+from csaq_runtime.kernels.dispatch import PLANE_FORMATS
 from csaq_runtime.speculate.auto import Auto
 from csaq_runtime.speculate.drafter import Drafter
 from csaq_runtime.speculate.head_file import head_beside
 from csaq_runtime.speculate.ngram import NGramDrafter
 from csaq_runtime.speculate.strategy import Strategy
 
-SPEC_KINDS = ("auto", "ngram", "head", "off")
+SPEC_KINDS = ("auto", "ngram", "head", "planes", "off")
 MAX_DRAFT, DEFAULT_DRAFT = 64, 15
 
 
@@ -34,12 +36,25 @@ def find_head(spec: str, n_max: int, path: Path, named: Path | None) -> Path | N
     return found
 
 
-def choose_strategy(spec: str, n_max: int, head: Drafter | None) -> Strategy | None:
+def wants_planes(spec: str, n_max: int, file: GGUFFile) -> bool:
+    """Whether `spec` wants the weights of `file` in two planes, decided before they are packed.
+
+    UsageError where there is nothing to divide.
+    """
+    if spec != "planes" or n_max == 0:
+        return False
+    if not any(info.type in PLANE_FORMATS for info in file.tensors.values()):
+        names = " or ".join(kind.name for kind in PLANE_FORMATS)
+        raise UsageError(f"{file.path}: no weights of {names}, which --spec planes divides")
+    return True
+
+
+def choose_strategy(spec: str, n_max: int, drafter: Drafter | None) -> Strategy | None:
     """What a checked `spec` asks for, at most `n_max` tokens at a time; None: plain decoding.
 
-    head: that of `find_head`, loaded.
+    drafter: by the head of `find_head`, or where `wants_planes` said so.
     """
     if spec == "off" or n_max == 0:
         return None
-    drafters: list[Drafter] = [] if spec == "head" else [NGramDrafter()]
-    return Auto(drafters if head is None else [*drafters, head], n_max)
+    drafters: list[Drafter] = [] if spec in ("head", "planes") else [NGramDrafter()]
+    return Auto(drafters if drafter is None else [*drafters, drafter], n_max)
