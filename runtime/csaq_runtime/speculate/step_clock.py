@@ -7,7 +7,7 @@ N_SAMPLE = 9
 STALE = 256
 """Steps after which a figure that was not measured again is no longer believed."""
 
-PRIOR_SLOPE = 0.15
+PRIOR_SLOPE = 0.08
 """v(k + 1) − v(k) where nothing is known."""
 
 
