@@ -1,7 +1,7 @@
 """A model streamed layer by layer beside the same with its weights in memory: peaks and bytes.
 
     OMP_NUM_THREADS=1 python -m benchmarks.streaming --work /tmp/streaming
-    python -m benchmarks.streaming --work /tmp/streaming --shape large --limit 1000MiB --observe
+    python -m benchmarks.streaming --work /tmp/streaming --shape large --limit 1150MiB --observe
 
 A random model is calibrated and converted by two processes, one of them with --max-memory.
 Prints one row per process: seconds of the cores over their number, peak memory of the stages
@@ -12,6 +12,7 @@ statistics, which takes minutes less for a large model.
 import argparse
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -43,6 +44,7 @@ def made(arguments: argparse.Namespace, limit: int | None, name: str) -> dict[st
     calibrating = Calibrating(
         str(STORIES), arguments.nsamples, arguments.seqlen, 0, "cpu", max_memory=limit
     )
+    shutil.rmtree(work, ignore_errors=True)
     clock = StageClock(CPU)
     out = arguments.work / f"{name}.gguf"
 

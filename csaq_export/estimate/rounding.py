@@ -25,6 +25,8 @@ from csaq_runtime.formats import LAYOUTS, GGMLType
 NARROW = 256
 # Columns of which factors are tried; those of wider curvatures follow from two trials.
 FEW_COLUMNS, MORE_COLUMNS = 512, 1280
+# Beyond this a trial was disturbed.
+MOST_SLOWDOWN = 1.5
 _N_TOKEN = 1000.0
 
 
@@ -44,8 +46,8 @@ def rounding_seconds(
 def slowdown(n_row: int, n_worker: int, device: torch.device) -> float:
     """How many times as long rounding `n_row` rows takes with `n_worker` side by side as alone.
 
-    1 where they do not hinder each other; `n_worker` where they take turns, as threads of
-    Python do in operations as short as those on few rows.
+    1 where they do not hinder each other; `n_worker` and more where they take turns, as
+    threads of Python do in operations as short as those on few rows.
     """
     if n_worker == 1 or device.type == "cuda":
         return 1.0
@@ -59,7 +61,7 @@ def slowdown(n_row: int, n_worker: int, device: torch.device) -> float:
         in_parallel(lambda _: encode_by(weight, GGMLType.Q4_K, (guide,), 0), range(n), device, n)
         return time.perf_counter() - start
 
-    return min(max(1.0, seconds(n_worker) / seconds(1)), float(n_worker))
+    return min(max(1.0, seconds(n_worker) / seconds(1)), MOST_SLOWDOWN * n_worker)
 
 
 @cache

@@ -16,7 +16,7 @@ from csaq_runtime.formats import LAYOUTS, GGMLType
 
 @dataclass(frozen=True)
 class Setting:
-    """`limit`: bytes that may be used; `folder` has the model's files."""
+    """`limit`: bytes that may be used."""
 
     job: Job
     shapes: Shapes
