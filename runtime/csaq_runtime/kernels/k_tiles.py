@@ -5,6 +5,7 @@ sub-block scales, then high bits and codes in 4-byte words; the byte numbers
 below count from its start.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from csaq_runtime.kernels.activation import Activation, Block256
@@ -39,8 +40,12 @@ _NIBBLES = 0x0F0F0F0F
 _PAIRS = 0x03030303
 
 
+def _each_word(tile: Tile, start: int, count: int, base: Any = None) -> Iterator[Any]:
+    return (tile.weight(I32_X16, start + 64 * index, base) for index in range(count))
+
+
 def _words(tile: Tile, start: int, count: int, base: Any = None) -> list[Any]:
-    return [tile.weight(I32_X16, start + 64 * index, base) for index in range(count)]
+    return list(_each_word(tile, start, count, base))
 
 
 def _six_bit_scales(tile: Tile, start: int) -> tuple[list[Any], list[Any]]:
@@ -63,11 +68,13 @@ def _q4_k(tile: Tile) -> None:
     scales, minima = _six_bit_scales(tile, 64)
     subtract_minimum(tile, unsigned_pairs(b, minima), Block256.SUM_32_PAIRS, minimum_scale)
     table, sums = ScaleTable(tile, byte_scales(tile, scales)), zero_sums(tile)
-    with sub_blocks(tile, 4, 16) as (pair, x):
-        both = _words(tile, 256, 8, scaled(b, tile.weights, pair, 512))
+    with sub_blocks(tile, 4, 16) as (pair, from_x):
+        base = scaled(b, tile.weights, pair, 512)
         for half in range(2):
-            codes = [and_mask(b, shift_right(b, word, 4 * half), _NIBBLES) for word in both]
-            multiply_into(tile, sums, Codes(codes, 15, 8 * half, x), table.at(pair, 2, half))
+            words = _each_word(tile, 256, 8, base)
+            codes = (and_mask(b, shift_right(b, word, 4 * half), _NIBBLES) for word in words)
+            group = Codes(8, codes, 15, 8 * half, from_x)
+            multiply_into(tile, sums, group, table.at(pair, 2, half))
     finish(tile, sums, scale)
 
 
@@ -77,18 +84,19 @@ def _q5_k(tile: Tile) -> None:
     scales, minima = _six_bit_scales(tile, 64)
     subtract_minimum(tile, unsigned_pairs(b, minima), Block256.SUM_32_PAIRS, minimum_scale)
     table, sums = ScaleTable(tile, byte_scales(tile, scales)), zero_sums(tile)
-    with sub_blocks(tile, 4, 16) as (pair, x):
-        both = _words(tile, 768, 8, scaled(b, tile.weights, pair, 512))
-        fifth = [variable_shift(b, word, pair, 2) for word in _words(tile, 256, 8)]
+    with sub_blocks(tile, 4, 16) as (pair, from_x):
+        base = scaled(b, tile.weights, pair, 512)
         for half in range(2):
-            codes = [
+            fifth = (variable_shift(b, bits, pair, 2) for bits in _each_word(tile, 256, 8))
+            codes = (
                 b.or_(
                     and_mask(b, shift_right(b, word, 4 * half), _NIBBLES),
                     and_mask(b, shift_right(b, bits, half - 4), 0x10101010),
                 )
-                for word, bits in zip(both, fifth, strict=True)
-            ]
-            multiply_into(tile, sums, Codes(codes, 31, 8 * half, x), table.at(pair, 2, half))
+                for word, bits in zip(_each_word(tile, 768, 8, base), fifth, strict=True)
+            )
+            group = Codes(8, codes, 31, 8 * half, from_x)
+            multiply_into(tile, sums, group, table.at(pair, 2, half))
     finish(tile, sums, scale)
 
 
@@ -98,18 +106,18 @@ def _q6_k(tile: Tile) -> None:
     table = ScaleTable(tile, byte_scales(tile, words, signed=True))
     sums = offset_sums(tile, signed_pairs(b, words), 32)
     with column_steps(tile, 768) as step:
-        top = _words(tile, 288, 4, step.weights)
-        bottoms = [_words(tile, 544 + 256 * column, 4, step.weights) for column in range(2)]
         for number in range(4):
             nibble, column = divmod(number, 2)
-            codes = [
+            bottom = _each_word(tile, 544 + 256 * column, 4, step.weights)
+            top = _each_word(tile, 288, 4, step.weights)
+            codes = (
                 b.or_(
                     and_mask(b, shift_right(b, word, 4 * nibble), _NIBBLES),
                     and_mask(b, shift_right(b, bits, 2 * number - 4), 0x30303030),
                 )
-                for word, bits in zip(bottoms[column], top, strict=True)
-            ]
-            group = Codes(codes, 63, 8 * number, step.x)
+                for word, bits in zip(bottom, top, strict=True)
+            )
+            group = Codes(4, codes, 63, 8 * number, step.from_x)
             multiply_into(tile, sums, group, table.at(step.first_scale, 1, 2 * number))
     finish(tile, sums, scale)
 
@@ -136,16 +144,17 @@ def _q3_k(tile: Tile) -> None:
     with column_steps(tile, 256) as step:
         third_at = scaled(b, tile.weights, step.sixteen, 768)
         third = [variable_shift(b, word, step.half, 4) for word in _words(tile, 224, 4, third_at)]
-        pairs = _words(tile, 480, 4, scaled(b, step.weights, step.sixteen, 256))
+        pairs_at = scaled(b, step.weights, step.sixteen, 256)
         for plane in range(4):
-            codes = [
+            pairs = _each_word(tile, 480, 4, pairs_at)
+            codes = (
                 b.or_(
                     and_mask(b, shift_right(b, word, 2 * plane), _PAIRS),
                     and_mask(b, shift_right(b, bits, plane - 2), 0x04040404),
                 )
                 for word, bits in zip(pairs, third, strict=True)
-            ]
-            group = Codes(codes, 7, 8 * plane, step.x)
+            )
+            group = Codes(4, codes, 7, 8 * plane, step.from_x)
             multiply_into(tile, sums, group, table.at(step.first_scale, 1, 2 * plane))
     finish(tile, sums, scale)
 
@@ -158,10 +167,10 @@ def _q2_k(tile: Tile) -> None:
     scales = [and_mask(b, word, _NIBBLES) for word in words]
     table, sums = ScaleTable(tile, byte_scales(tile, scales)), zero_sums(tile)
     with column_steps(tile, 256) as step:
-        pairs = _words(tile, 320, 4, step.weights)
         for plane in range(4):
-            codes = [and_mask(b, shift_right(b, word, 2 * plane), _PAIRS) for word in pairs]
-            group = Codes(codes, 3, 8 * plane, step.x)
+            pairs = _each_word(tile, 320, 4, step.weights)
+            codes = (and_mask(b, shift_right(b, word, 2 * plane), _PAIRS) for word in pairs)
+            group = Codes(4, codes, 3, 8 * plane, step.from_x)
             multiply_into(tile, sums, group, table.at(step.first_scale, 1, 2 * plane))
     finish(tile, sums, scale)
 

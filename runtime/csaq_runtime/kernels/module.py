@@ -7,12 +7,21 @@ All arguments are int64 (addresses, byte strides, counts); nothing is checked
 here, callers do (`weights.pack_matrix`, the engine). A group is 16 rows.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from llvmlite import ir
 
-from csaq_runtime.kernels.activation import TILE_SIZES, WORD
-from csaq_runtime.kernels.tile import N_ROW, Tile, WeightFormat
+from csaq_runtime.kernels.activation import TILE_SIZES, WORD, Activation
+from csaq_runtime.kernels.tile import (
+    MOST_TOKENS_AT_ONCE,
+    N_ROW,
+    TOKENS_PER_PASS,
+    Slots,
+    Stack,
+    Tile,
+    WeightFormat,
+)
 from csaq_runtime.simd.target import Target
 from csaq_runtime.simd.vector import (
     F32_X16,
@@ -23,16 +32,8 @@ from csaq_runtime.simd.vector import (
     offset,
     scaled,
     store,
-    variable,
     zeros,
 )
-
-TOKENS_PER_PASS = 64
-"""Tokens that meet all weights before the next ones do: their packed rows stay in cache."""
-
-
-MOST_TOKENS_AT_ONCE = 4
-"""AVX2's 16 registers hold the sums of 16 rows of four tokens, not of eight."""
 
 
 def build_module(weight_format: WeightFormat, target: Target) -> Any:
@@ -40,7 +41,7 @@ def build_module(weight_format: WeightFormat, target: Target) -> Any:
     module = ir.Module(weight_format.name)
     module.triple = target.triple
     tiles = {n: _tile_function(module, weight_format, target, n) for n in TILE_SIZES}
-    _matmul_function(module, weight_format, tiles)
+    _matmul_function(module, weight_format, target, tiles)
     _interleave_function(module, weight_format)
     return module
 
@@ -53,35 +54,60 @@ def new_function(module: Any, name: str, n_argument: int) -> tuple[Any, Any]:
 
 
 def _tile_function(module: Any, fmt: WeightFormat, target: Target, n_token: int) -> Any:
-    """`tile(w, lower, x, y, y_stride, n_block)`: y[token] = 16 rows times each token.
+    """`tile(w, lower, x, y, y_stride, n_block, n_tile)`: y[token] = 16 rows times each token.
 
-    lower: the end of the first block's lower plane.
+    lower: the end of the first block's lower plane; `n_tile` tiles of `n_token`: one, unless
+    they are stacked.
     """
-    function, b = new_function(module, f"tile_{n_token}", 6)
+    function, b = new_function(module, f"tile_{n_token}", 7)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    weights, lower, x, y, y_stride, n_block = function.args
+    weights, lower, x, y, y_stride, n_block, n_tile = function.args
     size = min(n_token, MOST_TOKENS_AT_ONCE) if target.has_byte_chains else n_token
-    x_bytes = fmt.x_words * WORD * n_token
-    totals = [variable(b, zeros(F32_X16)) for _ in range(size)]
-    with counted_loop(b, integer(0), integer(n_token), size) as first:
-        for slot in totals:
-            b.store(zeros(F32_X16), slot)
-        x_part = scaled(b, x, first, WORD)
-        with counted_loop(b, integer(0), n_block) as block:
-            weights_at = scaled(b, weights, block, fmt.upper_bytes)
-            lower_at = scaled(b, offset(b, lower, -fmt.lower_bytes), block, -fmt.lower_bytes)
-            x_at = scaled(b, x_part, block, x_bytes)
-            places = (weights_at, lower_at, x_at)
-            fmt.emit(Tile(b, target, size, n_token, fmt.upper_bytes, *places, totals))
-        for token, slot in enumerate(totals):
-            y_token = b.add(y, b.mul(y_stride, offset(b, first, token)))
-            store(b, b.load(slot), y_token)
+    is_stacked = _is_stacked(fmt, target, n_token)
+    stack = Stack(n_tile, b.mul(n_block, integer(fmt.x_words * WORD * n_token)))
+    totals = Slots(b, F32_X16, size, is_stacked)
+    places = (weights, lower, x)
+    tile = Tile(b, target, size, n_token, fmt.upper_bytes, *places, totals)
+    tile = replace(tile, stack=stack if is_stacked else None)
+    for first in range(0, 1 if is_stacked else n_token, size):
+        part = replace(tile, x=offset(b, x, first * WORD))
+        _multiply_rows(part, fmt, n_block)
+        _store_totals(part, b.add(y, b.mul(y_stride, integer(first))), y_stride)
     b.ret_void()
     return function
 
 
-def _matmul_function(module: Any, fmt: WeightFormat, tiles: dict[int, Any]) -> None:
+def _multiply_rows(tile: Tile, fmt: WeightFormat, n_block: Any) -> None:
+    """`totals` = 16 rows, given by their first block, times every token."""
+    b = tile.b
+    for part in tile.narrow():
+        for token in range(part.n_token):
+            part.totals.store(part, token, zeros(F32_X16))
+    first_lower = offset(b, tile.lower, -fmt.lower_bytes)
+    with counted_loop(b, integer(0), n_block) as block:
+        weights = scaled(b, tile.weights, block, fmt.upper_bytes)
+        lower = scaled(b, first_lower, block, -fmt.lower_bytes)
+        x = scaled(b, tile.x, block, fmt.x_words * WORD * tile.n_beside)
+        fmt.emit(replace(tile, weights=weights, lower=lower, x=x))
+
+
+def _store_totals(tile: Tile, y: Any, y_stride: Any) -> None:
+    b = tile.b
+    for part in tile.narrow():
+        for token in range(part.n_token):
+            number = integer(token) if part.first is None else offset(b, part.first, token)
+            total = part.totals.load(part, token)
+            store(b, total, b.add(y, b.mul(y_stride, number)))
+
+
+def _is_stacked(fmt: WeightFormat, target: Target, n_token: int) -> bool:
+    """Whether super-blocks are unpacked once for several tiles: AVX2 multiplies no faster."""
+    has_super_blocks = fmt.activation is Activation.BLOCK_256
+    return has_super_blocks and target.has_byte_chains and n_token == TILE_SIZES[0]
+
+
+def _matmul_function(module: Any, fmt: WeightFormat, target: Target, tiles: dict[int, Any]) -> None:
     function, b = new_function(module, "matmul", 8)
     w, x, y, y_stride, n_col, n_token, group_start, group_end = function.args
     n_block = b.udiv(b.add(n_col, integer(fmt.block_size - 1)), integer(fmt.block_size))
@@ -97,10 +123,14 @@ def _matmul_function(module: Any, fmt: WeightFormat, tiles: dict[int, Any]) -> N
             start = first
             for size in TILE_SIZES:
                 stop = b.and_(last, integer(-size))
-                with counted_loop(b, start, stop, size) as token:
+                is_stacked = _is_stacked(fmt, target, size)
+                step = TOKENS_PER_PASS if is_stacked else size
+                with counted_loop(b, start, stop, step) as token:
                     x_tile = b.add(x, b.mul(token, token_bytes))
                     y_tile = b.add(y_group, b.mul(token, y_stride))
-                    b.call(tiles[size], [weights, lower, x_tile, y_tile, y_stride, n_block])
+                    n_tile = b.udiv(b.sub(stop, token), integer(size)) if is_stacked else integer(1)
+                    places = [weights, lower, x_tile, y_tile]
+                    b.call(tiles[size], [*places, y_stride, n_block, n_tile])
                 start = stop
     b.ret_void()
 

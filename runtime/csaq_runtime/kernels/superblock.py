@@ -5,16 +5,17 @@ them exactly below 2²⁴; only then do the float scales of weights and activati
 come in.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from llvmlite import ir
 
 from csaq_runtime.kernels.activation import WORD, Block256
 from csaq_runtime.kernels.byte_chain import byte_chains
-from csaq_runtime.kernels.tile import Tile
+from csaq_runtime.kernels.tile import Slots, Tile
 from csaq_runtime.simd.chain import longest_chain, multiply_biased, multiply_bytes, widen
 from csaq_runtime.simd.integer_dot import dot_biased, dot_pairs, dot_unsigned
 from csaq_runtime.simd.vector import (
@@ -35,17 +36,16 @@ from csaq_runtime.simd.vector import (
     shift_right,
     splat,
     to_float,
-    variable,
     zeros,
 )
 
 
 @contextmanager
 def sub_blocks(tile: Tile, count: int, x_words: int) -> Iterator[tuple[Any, Any]]:
-    """Loop over `count` sub-blocks; yields (index, address of x, `x_words` words further each)."""
+    """Loop over `count` sub-blocks; yields (index, `from_x`: `x_words` words further each)."""
     with counted_loop(tile.b, integer(0), integer(count)) as index:
         tile.fetch_ahead(index, count)
-        yield index, scaled(tile.b, tile.x, index, x_words * tile.n_beside * WORD)
+        yield index, tile.b.mul(index, integer(x_words * tile.n_beside * WORD))
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class ColumnStep:
     """One of four steps through a super-block: columns 16·sixteen … of its half, every 32.
 
     A step's four groups of 16 columns start at 128·half + 16·sixteen and lie 32 apart;
-    `x` is the address of the first, `first_scale` its scale's number, `weights` the
+    `from_x` is the distance of the first in x, `first_scale` its scale's number, `weights` the
     block's address plus the bytes of the steps before. Order: sixteen, then half.
     """
 
     half: Any
     sixteen: Any
-    x: Any
+    from_x: Any
     first_scale: Any
     weights: Any
 
@@ -72,8 +72,9 @@ def column_steps(tile: Tile, step_bytes: int) -> Iterator[ColumnStep]:
         tile.fetch_ahead(index, 4)
         sixteen, half = b.lshr(index, integer(1)), b.and_(index, integer(1))
         first_group = b.add(b.mul(half, integer(8)), sixteen)
-        x = scaled(b, tile.x, first_group, 4 * tile.n_beside * WORD)
-        yield ColumnStep(half, sixteen, x, first_group, scaled(b, tile.weights, index, step_bytes))
+        from_x = b.mul(first_group, integer(4 * tile.n_beside * WORD))
+        weights = scaled(b, tile.weights, index, step_bytes)
+        yield ColumnStep(half, sixteen, from_x, first_group, weights)
 
 
 def variable_shift(b: Any, vector: Any, index: Any, n_bit: int) -> Any:
@@ -142,96 +143,101 @@ def weighted_sums(tile: Tile, weights: list[Any], first_word: int, token: int) -
 def subtract_minimum(tile: Tile, minima: list[Any], first_word: int, scale: Any) -> None:
     """`totals -= scale · Σ minima · sums of x`, for types with sub-block minima."""
     negative = tile.b.fneg(scale)
-    for token in range(tile.n_token):
-        sums = weighted_sums(tile, minima, first_word, token)
-        tile.add_scaled(token, sums, negative, tile.x_float(Block256.SCALE, token))
+    for part in tile.narrow():
+        for token in range(part.n_token):
+            sums = weighted_sums(part, minima, first_word, token)
+            part.add_scaled(token, sums, negative, part.x_float(Block256.SCALE, token))
 
 
-def offset_sums(tile: Tile, scales: list[Any], code_offset: int) -> list[Any]:
+def offset_sums(tile: Tile, scales: list[Any], code_offset: int) -> Slots:
     """Per token, what `code - code_offset` takes away: -code_offset · Σ scales · sums of 16."""
-    factor = constant(I32_X16, -code_offset)
+    b, factor, sums = tile.b, constant(I32_X16, -code_offset), tile.slots(I32_X16)
+    for part in tile.narrow():
+        for token in range(part.n_token):
+            total = weighted_sums(part, scales, Block256.SUM_16_PAIRS, token)
+            sums.store(part, token, b.mul(total, factor))
+    return sums
 
-    def start(token: int) -> Any:
-        sums = weighted_sums(tile, scales, Block256.SUM_16_PAIRS, token)
-        return variable(tile.b, tile.b.mul(sums, factor))
 
-    return tile.each_token(start)
-
-
-def zero_sums(tile: Tile, vector_type: Any = I32_X16) -> list[Any]:
+def zero_sums(tile: Tile, vector_type: Any = I32_X16) -> Slots:
     """One running sum per token, at zero."""
-    return tile.each_token(lambda _token: variable(tile.b, zeros(vector_type)))
+    sums = tile.slots(vector_type)
+    for part in tile.narrow():
+        for token in range(part.n_token):
+            sums.store(part, token, zeros(vector_type))
+    return sums
 
 
-def add_codes(
-    tile: Tile,
-    codes: list[Any],
-    first_word: int,
-    x: Any,
-    starts: list[Any] | None = None,
-    dot: Callable[..., Any] = dot_unsigned,
-) -> list[Any]:
-    """Integer dot products of consecutive words of x with `codes`, one per token."""
-    dots = starts or [zeros(I32_X16)] * tile.n_token
-    for index, vector in enumerate(codes):
-        for token in range(tile.n_token):
-            x_codes = tile.x_codes(first_word + index, token, x)
-            dots[token] = dot(tile.b, tile.target, dots[token], as_bytes(tile.b, vector), x_codes)
-    return dots
+Starts = Callable[[Tile], list[Any]]
+"""What the accumulators of `dot_biased` start at, per token of a narrow tile."""
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes of consecutive columns: vectors that meet x from word `first_word` on.
+    """Codes of consecutive columns: `n_vector` vectors that meet x from word `first_word` on.
 
-    They are 0 … `largest`, or with `starts` biased ones as `dot_biased` takes them.
+    `vectors` emits them one by one, so that few are alive at a time. They are 0 … `largest`, or
+    with `starts` biased ones as `dot_biased` takes them.
     """
 
-    vectors: list[Any]
+    n_vector: int
+    vectors: Iterable[Any]
     largest: int
     first_word: int
-    x: Any
-    starts: list[Any] | None = None
+    from_x: Any
+    starts: Starts | None = None
 
 
-def multiply_into(tile: Tile, sums: list[Any], codes: Codes, scale: Any) -> None:
+def multiply_into(tile: Tile, sums: Slots, codes: Codes, scale: Any) -> None:
     """`sums += scale · Σ codes · x` per token, in int32; `scale` is from a `ScaleTable`."""
     if tile.target.has_byte_chains:
-        _chain_into(tile, sums, codes, scale)
-    else:
-        _dots_into(tile, sums, codes, scale)
-
-
-def _dots_into(tile: Tile, sums: list[Any], codes: Codes, scale: Any) -> None:
+        _chains_into(tile, sums, codes, scale)
+        return
     b = tile.b
+    for part in tile.narrow():
+        for token, dot in enumerate(dot_products(part, codes)):
+            sums.store(part, token, b.add(sums.load(part, token), b.mul(dot, scale)))
+
+
+def dot_products(tile: Tile, codes: Codes) -> list[Any]:
+    """Integer dot products of `codes` with x, one per token of a narrow tile."""
     dot = dot_biased if codes.starts else dot_unsigned
-    dots = add_codes(tile, codes.vectors, codes.first_word, codes.x, codes.starts, dot)
-    for slot, dot in zip(sums, dots, strict=True):
-        b.store(b.add(b.load(slot), b.mul(dot, scale)), slot)
+    dots = codes.starts(tile) if codes.starts else [zeros(I32_X16)] * tile.n_token
+    base = tile.b.add(tile.x, codes.from_x)
+    for word, vector in enumerate(codes.vectors, codes.first_word):
+        for token in range(tile.n_token):
+            x = tile.x_codes(word, token, base)
+            dots[token] = dot(tile.b, tile.target, dots[token], as_bytes(tile.b, vector), x)
+    return dots
 
 
-def _chain_into(tile: Tile, sums: list[Any], codes: Codes, scale: Any) -> None:
+def _chains_into(tile: Tile, sums: Slots, codes: Codes, scale: Any) -> None:
     b, n_word = tile.b, 1 if codes.starts else longest_chain(codes.largest)
     product = multiply_biased if codes.starts else multiply_bytes
     factors = parts(b, b.bitcast(scale, I16_X32), 2)
-    for start in range(0, len(codes.vectors), n_word):
-        vectors = codes.vectors[start : start + n_word]
-        numbered = enumerate(vectors, codes.first_word + start)
-        chains = byte_chains(tile, numbered, codes.x, product)
-        for slot, halves in zip(sums, chains, strict=True):
-            products = [widen(b, *pair) for pair in zip(halves, factors, strict=True)]
-            b.store(b.add(b.load(slot), join(b, products)), slot)
+    # A stack meets the same vectors again and again, so they are made before.
+    vectors = list(codes.vectors) if tile.stack else codes.vectors
+    for part in tile.narrow():
+        numbered, x = enumerate(vectors, codes.first_word), b.add(part.x, codes.from_x)
+        for _ in range(0, codes.n_vector, n_word):
+            chains = byte_chains(part, islice(numbered, n_word), x, product)
+            for token, halves in enumerate(chains):
+                products = [widen(b, *pair) for pair in zip(halves, factors, strict=True)]
+                sums.store(part, token, b.add(sums.load(part, token), join(b, products)))
 
 
-def scale_into(tile: Tile, sums: list[Any], dots: list[Any], scale: Any) -> None:
-    """`sums += dots · scale` per token, in float32."""
-    for slot, dot in zip(sums, dots, strict=True):
-        total = fused_multiply_add(tile.b, to_float(tile.b, dot), scale, tile.b.load(slot))
-        tile.b.store(total, slot)
+def scale_into(tile: Tile, sums: Slots, codes: Codes, scale: Any) -> None:
+    """`sums += scale · Σ codes · x` per token, in float32."""
+    for part in tile.narrow():
+        for token, dot in enumerate(dot_products(part, codes)):
+            value = to_float(tile.b, dot)
+            total = fused_multiply_add(tile.b, value, scale, sums.load(part, token))
+            sums.store(part, token, total)
 
 
-def finish(tile: Tile, sums: list[Any], scale: Any) -> None:
+def finish(tile: Tile, sums: Slots, scale: Any) -> None:
     """`totals += (sums · scale) · scale of x`, per token."""
-    for token, slot in enumerate(sums):
-        x_scale = tile.x_float(Block256.SCALE, token)
-        tile.add_scaled(token, tile.b.load(slot), scale, x_scale)
+    for part in tile.narrow():
+        for token in range(part.n_token):
+            x_scale = part.x_float(Block256.SCALE, token)
+            part.add_scaled(token, sums.load(part, token), scale, x_scale)

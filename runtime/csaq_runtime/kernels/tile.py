@@ -1,14 +1,19 @@
-"""One tile of a matrix product: 16 rows of weights times 1, 2, 4 or 8 tokens.
+"""One tile of a matrix product: 16 rows of weights times 1, 2, 4 or 8 tokens, or up to 64.
 
 `Tile` is what a weight format's emitter works with: it sees one block of 16
 interleaved rows and the matching block of every token, and adds to one running
 float32 vector (16 rows) per token. The order of additions for an output does
 not depend on the number of tokens, so results are bit-identical in every tile.
+
+A stacked tile is several tiles of 8 tokens, one after the other, for which
+weights are unpacked once: emitters loop over `Tile.narrow()`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
+
+from llvmlite import ir
 
 from csaq_runtime.kernels.activation import LAYOUTS, WORD, Activation
 from csaq_runtime.simd.convert import half_to_float
@@ -19,8 +24,11 @@ from csaq_runtime.simd.vector import (
     I16_X16,
     I32,
     as_bytes,
+    counted_loop,
     fused_multiply_add,
+    integer,
     load,
+    offset,
     scaled,
     splat_load,
     to_float,
@@ -33,12 +41,28 @@ PREFETCH_DISTANCE = 12 * 1024
 """Bytes ahead of the weights in use; 8–16 KB measured best (design/kernels.md)."""
 
 
+TOKENS_PER_PASS = 64
+"""Tokens that meet all weights before the next ones do: their packed rows stay in cache."""
+
+MOST_TOKENS_AT_ONCE = 4
+"""AVX2's 16 registers hold the sums of 16 rows of four tokens, not of eight."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Several tiles of `n_beside` tokens: how many (i64), and bytes of x from one to the next."""
+
+    n_tile: Any
+    tile_bytes: Any
+
+
 @dataclass(frozen=True)
 class Tile:
     """Where one block's operands are, and the running totals (one slot per token).
 
     The words of `n_beside` tokens lie side by side; the tile's are the first `n_token` of them.
     `lower`: where the block's lower plane is, if the format has one.
+    `first`: number (i64) of the first token in a stack's slots; None outside of one.
     """
 
     b: Any
@@ -49,7 +73,29 @@ class Tile:
     weights: Any
     lower: Any
     x: Any
-    totals: list[Any]
+    totals: "Slots"
+    stack: Stack | None = None
+    first: Any = None
+
+    def narrow(self) -> Iterator["Tile"]:
+        """The tile itself, or each part of a stack, in a loop: whatever is emitted for it runs.
+
+        To be iterated to its end.
+        """
+        if self.stack is None:
+            yield self
+            return
+        with counted_loop(self.b, integer(0), self.stack.n_tile) as number:
+            x = self.b.add(self.x, self.b.mul(number, self.stack.tile_bytes))
+            first = self.b.mul(number, integer(self.n_beside))
+            for token in range(0, self.n_beside, self.n_token):
+                place = offset(self.b, x, token * WORD)
+                start = offset(self.b, first, token)
+                yield replace(self, x=place, first=start, stack=None)
+
+    def slots(self, vector_type: Any) -> "Slots":
+        """A mutable vector for each token."""
+        return Slots(self.b, vector_type, self.n_token, self.stack is not None)
 
     def weight(self, vector_type: Any, n_byte: int, base: Any = None) -> Any:
         """Weights at `n_byte` from `base` (default: the start of the block)."""
@@ -101,14 +147,39 @@ class Tile:
 
     def add(self, token: int, product: Any, factor: Any) -> None:
         """`totals[token] += product · factor`, fused."""
-        slot = self.totals[token]
-        total = fused_multiply_add(self.b, product, factor, self.b.load(slot))
-        self.b.store(total, slot)
+        total = fused_multiply_add(self.b, product, factor, self.totals.load(self, token))
+        self.totals.store(self, token, total)
 
     def add_scaled(self, token: int, dot: Any, scale: Any, x_scale: Any) -> None:
         """`totals[token] += (dot · scale) · x_scale` for an int32 or float32 `dot`."""
         value = to_float(self.b, dot) if dot.type.element == I32 else dot
         self.add(token, self.b.fmul(value, scale), x_scale)
+
+
+class Slots:
+    """A mutable vector per token: registers of a tile, an array in memory of a stacked one."""
+
+    def __init__(self, b: Any, vector_type: Any, n_token: int, is_stacked: bool) -> None:
+        self._b, self.vector_type = b, vector_type
+        with b.goto_entry_block():
+            if is_stacked:
+                self._array = b.alloca(ir.ArrayType(vector_type, TOKENS_PER_PASS))
+            else:
+                self._single = [b.alloca(vector_type) for _ in range(n_token)]
+
+    def load(self, tile: Tile, token: int) -> Any:
+        """The vector of a token of a narrow tile."""
+        return self._b.load(self._place(tile, token))
+
+    def store(self, tile: Tile, token: int, value: Any) -> None:
+        """Replace the vector of a token of a narrow tile."""
+        self._b.store(value, self._place(tile, token))
+
+    def _place(self, tile: Tile, token: int) -> Any:
+        if tile.first is None:
+            return self._single[token]
+        number = offset(self._b, tile.first, token)
+        return self._b.gep(self._array, [integer(0), number])
 
 
 @dataclass(frozen=True)

@@ -39,16 +39,18 @@ def widen(b: Any, sums: Any, factors: Any) -> Any:
     return call_llvm(b, "llvm.x86.avx2.pmadd.wd", I32_X8, [sums, factors])
 
 
-def pin(b: Any, vectors: list[Any]) -> list[Any]:
-    """The same vectors, computed at this point of the program and held in registers.
+def pin(b: Any, values: list[Any]) -> list[Any]:
+    """The same vectors or addresses, computed at this point of the program and held in registers.
 
     LLVM would otherwise compute all low halves first and keep every activation in memory
-    for the high ones.
+    for the high ones, and likewise the address of every one.
     """
-    types = [vector.type for vector in vectors]
-    outputs = ",".join(["=x"] * len(types) + [str(index) for index in range(len(types))])
+    types = [value.type for value in values]
+    kinds = ["=x" if isinstance(kind, ir.VectorType) else "=r" for kind in types]
+    constraints = ",".join([*kinds, *map(str, range(len(types)))])
     result = types[0] if len(types) == 1 else ir.LiteralStructType(types)
-    value = b.asm(ir.FunctionType(result, types), "", f"{outputs},~{{memory}}", vectors, True)
+    signature = ir.FunctionType(result, types)
+    value = b.asm(signature, "", f"{constraints},~{{memory}}", values, True)
     if len(types) == 1:
         return [value]
     return [b.extract_value(value, index) for index in range(len(types))]
