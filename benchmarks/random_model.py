@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.random_vocabulary import add_random_vocabulary
 from csaq_export.presets import find_preset
 from csaq_export.type_choice import Body, Shape, choose_types
 from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
@@ -80,9 +81,15 @@ def tensor_shapes(model: ModelShape) -> dict[str, tuple[int, ...]]:
     return shapes | {"output_norm.weight": (wide,)}
 
 
-def write_random(path: Path, model: ModelShape, preset_name: str, n_ctx: int = 32768) -> None:
-    """Write a file whose tensors have the types of a llama-quantize preset."""
-    _write(path, model.architecture, model, n_ctx, _chosen(model, preset_name))
+def write_random(
+    path: Path, model: ModelShape, preset_name: str, n_ctx: int = 32768, *, has_text: bool = False
+) -> None:
+    """Write a file whose tensors have the types of a llama-quantize preset.
+
+    `has_text`: with a vocabulary of made-up words; otherwise it knows token ids only.
+    """
+    tensors = _chosen(model, preset_name)
+    _write(path, model.architecture, model, n_ctx, tensors, has_text=has_text)
 
 
 def write_random_rows(
@@ -111,9 +118,21 @@ def _chosen(model: ModelShape, preset_name: str) -> Tensors:
     return {name: (chosen[name].type, shape) for name, shape in shapes.items()}
 
 
-def _write(path: Path, architecture: str, model: ModelShape, n_ctx: int, tensors: Tensors) -> None:
+def _write(
+    path: Path,
+    architecture: str,
+    model: ModelShape,
+    n_ctx: int,
+    tensors: Tensors,
+    *,
+    has_text: bool = False,
+) -> None:
     writer = gguf.GGUFWriter(path, architecture)
     _add_metadata(writer, model, n_ctx)
+    if has_text:
+        add_random_vocabulary(writer, model.n_vocab)
+    else:
+        writer.add_tokenizer_model("none")
     for name, (ggml_type, shape) in tensors.items():
         size = row_bytes(ggml_type, shape[-1]) * int(np.prod(shape[:-1], dtype=np.int64))
         kind = gguf.GGMLQuantizationType(ggml_type)
@@ -137,7 +156,6 @@ def _add_metadata(writer: gguf.GGUFWriter, model: ModelShape, n_ctx: int) -> Non
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(model.n_embd // model.n_head)
     writer.add_vocab_size(model.n_vocab)
-    writer.add_tokenizer_model("none")
 
 
 def random_tensor(ggml_type: GGMLType, shape: tuple[int, ...]) -> NDArray[np.generic]:
