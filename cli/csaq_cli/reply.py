@@ -25,6 +25,7 @@ def open_engine(path: Path, options: RunOptions) -> Engine:
             spec=options.spec,
             n_draft=options.spec_n_max,
             draft_model=options.draft_model,
+            has_text=True,
             progress=progress,
         )
     finally:

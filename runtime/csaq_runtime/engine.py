@@ -7,6 +7,7 @@ serve several sequences at a time run their batches with `step`.
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from csaq_runtime.errors import UsageError
 from csaq_runtime.gguf import GGUFFile, open_gguf
 from csaq_runtime.hparams import HParams, read_hparams
 from csaq_runtime.kernels.dispatch import MATRIX_TYPES
-from csaq_runtime.kernels.native_step import native_serve
+from csaq_runtime.kernels.native_step import step_name
 from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
 from csaq_runtime.sample import Sampler, Sampling
@@ -39,9 +40,14 @@ from csaq_runtime.speculate.head_file import load_head
 from csaq_runtime.speculate.planes import PlanesDrafter
 from csaq_runtime.speculate.strategy import Fixed, Strategy
 from csaq_runtime.step import Stepper
-from csaq_runtime.threads import ThreadPool, default_threads
+from csaq_runtime.threads import ThreadPool, check_threads, default_threads
 from csaq_runtime.tokenizer import Vocabulary, load_vocabulary
-from csaq_runtime.warmup import compile_modules, missing_modules, needed_modules
+from csaq_runtime.warmup import (
+    compile_modules,
+    compiled_step,
+    missing_modules,
+    needed_modules,
+)
 
 DEFAULT_N_CTX, MAX_N_CTX, MAX_N_BATCH, MAX_N_SEQUENCE = 4096, 2**20, 2**16, 256
 OUTPUT_BYTES = 64 * 2**20
@@ -119,6 +125,7 @@ class Engine:
         spec: str = "off",
         n_draft: int = DEFAULT_DRAFT,
         draft_model: str | os.PathLike[str] | None = None,
+        has_text: bool = False,
         progress: Progress | None = None,
     ) -> "Engine":
         """Check the GGUF file at `path` and load it.
@@ -131,7 +138,8 @@ class Engine:
         spec: who drafts tokens for `generate`, see `speculate.choose`; replies stay the same.
         n_draft: most tokens drafted at a time.
         draft_model: a head's sidecar; without it one that lies beside the file is taken.
-        progress: called with bytes packed so far and in all.
+        has_text: read the vocabulary now, while weights are packed; else when it is asked for.
+        progress: called with bytes packed so far and in all, of which one stands for the kernels.
 
         Raises GGUFError, ModelError, UsageError, or ResourceError if memory does not suffice.
         """
@@ -144,10 +152,14 @@ class Engine:
             caches, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch, n_sequence)
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())
             n_threads = default_threads(weight_bytes) if n_threads is None else n_threads
+            check_threads(n_threads)
             planes = sidecar is None and wants_planes(spec, n_draft, file)
-            _prepare_kernels(file, planes)
-            pool = ThreadPool(n_threads, native_serve())
-            model = load_model(file, hparams, pool.n_thread, progress, planes)
+            with ThreadPoolExecutor(2) as beside:
+                serve = beside.submit(compiled_step)
+                vocabulary = beside.submit(load_vocabulary, file) if has_text else None
+                _prepare_kernels(file, planes)
+                model = load_model(file, hparams, n_threads, _short_of_one(progress), planes)
+                pool = ThreadPool(n_threads, serve.result())
             n_output = _n_output(hparams, n_batch, n_sequence)
             stepper = Stepper(model, caches[0], pool, n_batch, n_output)
             head = None if sidecar is None else load_head(sidecar, file, model)
@@ -161,7 +173,10 @@ class Engine:
         except BaseException:
             file.close()
             raise
-        return cls(file, hparams, caches, stepper, pool, strategy)
+        engine = cls(file, hparams, caches, stepper, pool, strategy)
+        if vocabulary is not None:
+            engine.vocabulary = vocabulary.result()
+        return engine
 
     def __enter__(self) -> "Engine":
         return self
@@ -327,11 +342,17 @@ class Engine:
 
 
 def _prepare_kernels(file: GGUFFile, planes: bool) -> None:
-    """On the first start with these kernels: compile those that the file needs, all at once."""
+    """On the first start with these kernels: compile those that pack and multiply the file's."""
     matrices = {info.type for info in file.tensors.values() if len(info.shape) == 2}
     missing = missing_modules(needed_modules(matrices & MATRIX_TYPES, planes))
-    if len(missing) > 1:
-        compile_modules(missing)
+    compile_modules([name for name in missing if name != step_name()])
+
+
+def _short_of_one(progress: Progress | None) -> Progress | None:
+    """Packing's share of the progress: while it runs, the step may still be compiled."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(done, total + 1)
 
 
 def _sized(

@@ -73,8 +73,7 @@ class ThreadPool:
     """`n_thread` threads that run a job together. Not for use by two callers at once."""
 
     def __init__(self, n_thread: int, serve: Serve) -> None:
-        if not 1 <= n_thread <= 1024:
-            raise UsageError(f"{n_thread} threads: must be 1 … 1024")
+        check_threads(n_thread)
         self.n_thread = n_thread
         self._serve = serve
         self._process = 0
@@ -139,6 +138,12 @@ class ThreadPool:
         for follower in self._followers:
             follower.start()
         self._process = os.getpid()
+
+
+def check_threads(n_thread: int) -> None:
+    """Raise UsageError unless a pool may have so many threads."""
+    if not 1 <= n_thread <= 1024:
+        raise UsageError(f"{n_thread} threads: must be 1 … 1024")
 
 
 def default_threads(weight_bytes: int) -> int:

@@ -26,7 +26,7 @@ from csaq_runtime.kernels.dispatch import (
 from csaq_runtime.kernels.native_step import native_serve, step_name
 from csaq_runtime.kernels.tile import WeightFormat
 from csaq_runtime.simd.target import host_target
-from csaq_runtime.threads import available_cores
+from csaq_runtime.threads import Serve, available_cores
 
 Progress = Callable[[int, int], None]
 """Called with (modules compiled, modules in all)."""
@@ -68,9 +68,18 @@ def compile_modules(names: list[str], progress: Progress | None = None) -> None:
                 progress(n_done, len(names))
 
 
+def compiled_step() -> Serve:
+    """The step as a callable; where it is missing it is compiled first, in a process of its own."""
+    compile_modules(missing_modules([step_name()]))
+    return native_serve()
+
+
 def _compile_apart(name: str) -> None:
     package = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *sys.path])}
+    # LLVM's passes run in `machine_code`, over the whole module; Numba's, over each part, only
+    # double the time.
+    environment["NUMBA_OPT"] = "0"
     command = [sys.executable, "-m", "csaq_runtime.warmup", name]
     subprocess.run(command, env=environment, check=False, capture_output=True)
 

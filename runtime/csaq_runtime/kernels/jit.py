@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import llvmlite.binding as llvm
 import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -25,4 +26,16 @@ def emit(function: Any, n_argument: int, entry: str) -> str:
     function.compile(signature)
     name: str = function.overloads[signature].fndesc.llvm_func_name
     text: str = function.inspect_llvm(signature)
-    return text.replace(name, entry)
+    lines = text.replace(name, entry).splitlines()
+    # Arrays are views of addresses, which nobody counts references to.
+    kept = [line for line in lines if not _counts_references(line)]
+    module = llvm.parse_assembly("\n".join(kept))
+    for inner in module.functions:
+        # So that what is inlined or not called at all goes: it may call Numba's run time.
+        if not inner.is_declaration and inner.name != entry:
+            inner.linkage = llvm.Linkage.internal
+    return str(module)
+
+
+def _counts_references(line: str) -> bool:
+    return "call void @NRT_incref(" in line or "call void @NRT_decref(" in line
