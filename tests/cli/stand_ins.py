@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from csaq_export.packed_folder import convert_packed
 from csaq_export.pipeline import Conversion, convert
 from tests.export.models import TEXT, build_model, byte_level_tokenizer
+from tests.export.packed_models import packed_model
 
 LLAMA_BENCH = """#!/bin/sh
 echo '[{"avg_ts": 100.0}]'
@@ -26,7 +28,7 @@ FOLDERS = ("models/",)
 TASKS = ("questions.csv",)
 GGUFS = (
     "model.gguf", "old.gguf", "new.gguf", "Qwen3-0.6B-Q4_K_M.gguf",
-    "my-F16.gguf", "my-BF16.gguf", "my-Q8_0.gguf", "my-Q4_K_M.gguf",
+    "my-F16.gguf", "my-BF16.gguf", "my-Q8_0.gguf", "my-Q4_K_M.gguf", "rows.gguf",
 )  # fmt: skip
 PROGRAMS = {"./llama-bench": LLAMA_BENCH, "llama.cpp/build/bin/llama-quantize": LLAMA_QUANTIZE}
 
@@ -71,8 +73,17 @@ class StandIns:
         elif name in PROGRAMS:
             path.write_text(PROGRAMS[name])
             path.chmod(0o755)
+        elif name == "rows.gguf":
+            self._make_rows(path)
         else:
             shutil.copy(self.files["F16" if "16" in name else "Q4_K_M"], path)
+
+    def _make_rows(self, path: Path) -> None:
+        """A file of the rows layout."""
+        packed, _ = packed_model("llama", num_hidden_layers=1)
+        packed.save_pretrained(self.home / "packed")
+        byte_level_tokenizer("llama-bpe").save_pretrained(self.home / "packed")
+        convert_packed(Conversion(str(self.home / "packed"), path, ""))
 
 
 def _named(word: str) -> Iterator[str]:

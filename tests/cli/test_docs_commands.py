@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from csaq_cli.main import COMMANDS, cli
+from csaq_runtime.formats import GGMLType
 from csaq_runtime.kernels.dispatch import ACTIVATION_NAME
 from tests.cli.console_blocks import PAGES, Block, Pipeline, console_blocks, parse
 from tests.cli.stand_ins import StandIns
@@ -42,6 +43,8 @@ SHORTER = {
 # left, which may be somebody's; of the kernels it then compiles one (ONE_MODULE) and not all.
 ENVIRONMENT = {"warmup": {"CSAQ_CACHE_DIR": "cache"}}
 ONE_MODULE = [ACTIVATION_NAME]
+# Types that a size is made of: a third of them, as each is tried on every matrix.
+FEW_TYPES = (GGMLType.Q2_K, GGMLType.Q3_K, GGMLType.IQ4_XS, GGMLType.Q8_0)
 # First words of lines that are not ours to run, and why.
 NOT_RUN = {
     "pip": "installs from the network",
@@ -49,6 +52,7 @@ NOT_RUN = {
     "make": "`make demo` and `make test` are what runs this",
     "curl": "asks the server; tests/server does, with real clients",
     "python": "benchmarks of minutes",
+    "llama-cli": "a peer; tests/parity asks llama.cpp",
 }
 # `csaq run` without a prompt wants a terminal; here it gets one turn on standard input.
 TURN = "Hello\n"
@@ -66,6 +70,7 @@ def stand_ins(tmp_path_factory):
 def test_block_runs(block, stand_ins, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr("csaq_runtime.warmup.all_modules", lambda: ONE_MODULE)
+    monkeypatch.setattr("csaq_export.budget.curve.LADDER", FEW_TYPES)
     monkeypatch.chdir(tmp_path)
     for command in block.commands:
         run_line(command, stand_ins, tmp_path)

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from csaq_export import calibrated, guidance
+from csaq_export import calibrated
+from csaq_export.budget import curve
 from csaq_export.budget.target import Target
 from csaq_export.calibrated import Request, convert_calibrated
 from csaq_export.guidance import Calibrating
@@ -133,8 +134,7 @@ def kill_once(
 def main(n_kill: int, folder: Path) -> None:
     torch.set_num_threads(1)
     calibrated.TUNING_STEPS["best"], calibrated.SWEEPS["best"] = 3, 1
-    few = (GGMLType.Q4_0, GGMLType.Q5_0, GGMLType.Q8_0)
-    vars(guidance).update(LADDER=few, ladder=lambda n_col: few)
+    curve.LADDER = (GGMLType.Q4_0, GGMLType.Q5_0, GGMLType.Q8_0)
     save_model(folder / "model")
     _, times = undisturbed(folder)
     assert set(times) == set(STAGES), sorted(times)
