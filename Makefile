@@ -10,6 +10,8 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 # Two processes test on two cores: threads that wait for each other must not spin.
 THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
 # Modules are compiled to bytecode as they are imported: most of these packages never are.
+# Where the environment forbids that, every process of the tests would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(VENV)/bin/pip install -qq --no-compile
 
 .PHONY: demo environment test lint warm clean

@@ -1,14 +1,12 @@
 """A plain conversion's Estimate: rows stream from the source through the encoder to the file."""
 
 import os
-from dataclasses import replace
 
 import torch
 
 from csaq_export.estimate.clock import timed
 from csaq_export.estimate.stage import Estimate, Stage
 from csaq_export.footprint import PROCESS_BYTES
-from csaq_export.pipeline import packed_rows
 from csaq_export.plan import Plan, TensorPlan
 from csaq_export.quantize import encode
 from csaq_export.weight import CHUNK_WEIGHTS
@@ -21,12 +19,13 @@ CPU = torch.device("cpu")
 
 
 def estimate_plain(plan: Plan) -> Estimate:
-    """From the types of the plan: a few rows per type go through the encoder."""
+    """From the types of the plan: a few rows per type go through the encoder; no weight is read."""
     rates: dict[GGMLType, float] = {}
-    for tensor in sorted(plan.tensors, key=_n_weight, reverse=True):
+    encoded = [tensor for tensor in plan.tensors if tensor.type != tensor.weight.type]
+    for tensor in sorted(encoded, key=_n_weight, reverse=True):
         if tensor.type not in rates:
             rates[tensor.type] = _rate(tensor)
-    core_seconds = sum(_n_weight(tensor) * rates[tensor.type] for tensor in plan.tensors)
+    core_seconds = sum(_n_weight(tensor) * rates[tensor.type] for tensor in encoded)
     seconds = core_seconds / min(torch.get_num_threads(), os.cpu_count() or 1)
     largest = max(map(_n_weight, plan.tensors))
     memory = PROCESS_BYTES["cpu"] + 4 * CHUNK_COPIES * min(largest, CHUNK_WEIGHTS)
@@ -38,9 +37,9 @@ def _n_weight(tensor: TensorPlan) -> int:
 
 
 def _rate(tensor: TensorPlan) -> float:
-    """Seconds per weight of reading and encoding the first rows."""
+    """Seconds per weight of encoding rows of the tensor's width."""
     weight = tensor.weight
     n_row = max(1, min(weight.n_row, TRIAL_WEIGHTS // weight.n_col))
-    few = TensorPlan(replace(weight, shape=(n_row, weight.n_col)), tensor.type, tensor.wanted)
-    encode(weight.float32(slice(0, 1)), tensor.type)
-    return timed(lambda: list(packed_rows(few)), CPU) / _n_weight(few)
+    values = torch.randn(n_row, weight.n_col, generator=torch.Generator().manual_seed(0))
+    encode(values[:1], tensor.type)
+    return timed(lambda: encode(values, tensor.type), CPU) / values.numel()

@@ -38,6 +38,7 @@ SHORTER = {
     "eval": ("-c", "32", "--chunks", "2"),
     "frontier": ("--presets", "Q8_0", "-c", "32", "--chunks", "2", *CALIBRATION),
     "calibrate": CALIBRATION,
+    "draft": (*CALIBRATION, "--steps", "2"),
 }
 # Command → its environment. `csaq warmup` gets a cache of its own: it deletes what other versions
 # left, which may be somebody's; of the kernels it then compiles one (ONE_MODULE) and not all.

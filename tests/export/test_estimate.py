@@ -78,7 +78,7 @@ def test_more_text_takes_longer_and_more_disk_but_no_more_memory(folder, job):
 
 def test_descent_adds_to_rounding():
     fast, best = (rounding_seconds(GGMLType.Q4_0, 64, 512, n, CPU) for n in (0, 40))
-    assert best > 2 * fast > 0
+    assert best > fast > 0
 
 
 def test_rounding_grows_with_rows_and_factors_with_columns():
