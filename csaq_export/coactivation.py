@@ -11,6 +11,7 @@ from csaq_export.cliques import Cliques, cliques_by_count, find_cliques
 from csaq_export.guidance import Guidance
 from csaq_export.metadata import Metadata, array
 from csaq_export.statistics.decoder import Decoder
+from csaq_runtime.rows.names import CLIQUE
 
 # csaq-quant's share of a token's outputs that counts as firing.
 FIRING_SHARE = 0.1
@@ -80,5 +81,5 @@ def clique_keys(guidance: Guidance, wanted: float) -> Metadata:
     keys = {}
     for name, counts in held_coactivation(guidance).items():
         labels = guidance.model.to_gguf(name, cliques_of(counts, wanted).labels)
-        keys[f"csaq.clique.{name}"] = array(labels.tolist(), GGUFValueType.INT32)
+        keys[f"{CLIQUE}{name}"] = array(labels.tolist(), GGUFValueType.INT32)
     return keys

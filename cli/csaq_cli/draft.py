@@ -1,8 +1,6 @@
 """`csaq draft`: a model and a text → a head that drafts for it, in a GGUF beside its files."""
 
-from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -76,16 +74,17 @@ def draft(
         from csaq_export.calibrated import local_folder
         from csaq_export.draft.make import Drafting, make_head
         from csaq_export.pipeline import Conversion
+        from csaq_export.ranks import ranks_folder
         from csaq_export.workdir import WorkDir
 
     from csaq_cli.progress import show_stages
+    from csaq_runtime.speculate.head_keys import SUFFIX
 
-    path = out or Path(f"{Path(model).resolve().name}-draft.gguf")
+    path = out or Path(Path(model).resolve().name + SUFFIX)
     folder = local_folder(Conversion(model, path, "F16", revision))
     wanted = Drafting(folder, path, calib, nsamples, seqlen, steps, batch, seed, device, force)
-    place = TemporaryDirectory(prefix="csaq-") if work_dir is None else nullcontext(str(work_dir))
-    with place as work, show_stages(quiet) as report:
-        made = make_head(wanted, WorkDir(Path(work)), report)
+    with ranks_folder(work_dir) as work, show_stages(quiet) as report:
+        made = make_head(wanted, WorkDir(work), report)
     print(f"{path}  {made.n_bytes:,} bytes, {_described(made)}")
 
 

@@ -7,9 +7,8 @@ import numpy as np
 
 from csaq_runtime.errors import GGUFError
 from csaq_runtime.gguf import GGUFFile, TensorInfo
-from csaq_runtime.rows.names import tier_names
+from csaq_runtime.rows.names import CLIQUE, tier_names
 
-CLIQUE = "csaq.clique."
 SHOWN_SIZES = 8
 
 

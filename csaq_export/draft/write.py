@@ -22,7 +22,15 @@ from csaq_export.torch_model import row_order
 from csaq_export.weight import Weight
 from csaq_export.write_gguf import front_matter, new_file, padded, write_rows
 from csaq_runtime.formats import LAYOUTS, GGMLType
-from csaq_runtime.speculate.head_keys import ARCHITECTURE, PREFIX, TARGET_SIZES, tokens_sha256
+from csaq_runtime.speculate.head_keys import (
+    ARCHITECTURE,
+    IDS,
+    NORM,
+    PREFIX,
+    TARGET_SIZES,
+    VERSION,
+    tokens_sha256,
+)
 
 MATRIX_TYPES = (GGMLType.Q4_K, GGMLType.Q4_0, GGMLType.F16)
 """The first whose blocks divide a matrix's rows is taken."""
@@ -64,8 +72,8 @@ def write_head(
     output_norm: the target's, float32 [n_embd]; `keys`: further metadata.
     """
     tensors = [_stored(name, value) for name, value in _values(head, target).items()]
-    tensors.append(_plain("target_output_norm.weight", output_norm, GGMLType.F32))
-    tensors.append(_plain("draft_ids", head.ids.int(), GGMLType.I32))
+    tensors.append(_plain(NORM, output_norm, GGMLType.F32))
+    tensors.append(_plain(IDS, head.ids.int(), GGMLType.I32))
     start = front_matter(_metadata(head, target) | keys, [tensor.plan for tensor in tensors])
     n_bytes = len(start) + sum(padded(tensor.plan.n_bytes) for tensor in tensors)
     with new_file(path, n_bytes, force) as file:
@@ -114,20 +122,11 @@ def _packed(name: str, shape: tuple[int, ...], data: Tensor, kind: GGMLType) -> 
 
 
 def _metadata(head: DraftHead, target: Target) -> Metadata:
-    h = target.hparams
-    sizes = {
-        "block_count": h.n_layer,
-        "embedding_length": h.n_embd,
-        "attention.head_count": h.n_head,
-        "attention.head_count_kv": h.n_head_kv,
-        "attention.key_length": h.head_dim,
-        "vocab_size": h.n_vocab,
-    }
-    assert set(sizes) == set(TARGET_SIZES)
+    sizes = {key: getattr(target.hparams, field) for key, field in TARGET_SIZES.items()}
     return {
         "general.architecture": text(ARCHITECTURE),
         "general.quantization_version": u32(gguf.GGML_QUANT_VERSION),
-        f"{PREFIX}.version": u32(1),
+        f"{PREFIX}.version": u32(VERSION),
         f"{PREFIX}.architecture": text(target.architecture),
         **{f"{PREFIX}.{key}": u32(value) for key, value in sizes.items()},
         f"{PREFIX}.feed_forward_length": u32(head.down.weight.shape[1]),

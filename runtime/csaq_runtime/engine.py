@@ -159,10 +159,12 @@ class Engine:
                 vocabulary = beside.submit(load_vocabulary, file) if has_text else None
                 _prepare_kernels(file, planes)
                 model = load_model(file, hparams, n_threads, _short_of_one(progress), planes)
-                pool = ThreadPool(n_threads, serve.result())
+            head = None if sidecar is None else load_head(sidecar, file, model)
+            words = None if vocabulary is None else vocabulary.result()
+            # Last of what may fail for a file: threads that run would outlive it.
+            pool = ThreadPool(n_threads, serve.result())
             n_output = _n_output(hparams, n_batch, n_sequence)
             stepper = Stepper(model, caches[0], pool, n_batch, n_output)
-            head = None if sidecar is None else load_head(sidecar, file, model)
             drafter: Drafter | None = None
             if head is not None:
                 drafter = HeadDrafter(head, caches[0], pool, n_draft)
@@ -174,8 +176,8 @@ class Engine:
             file.close()
             raise
         engine = cls(file, hparams, caches, stepper, pool, strategy)
-        if vocabulary is not None:
-            engine.vocabulary = vocabulary.result()
+        if words is not None:
+            engine.vocabulary = words
         return engine
 
     def __enter__(self) -> "Engine":

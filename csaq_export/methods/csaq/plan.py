@@ -26,7 +26,7 @@ from csaq_export.weight import Weight
 from csaq_export.write_gguf import front_matter, padded
 from csaq_runtime.errors import UsageError
 from csaq_runtime.formats import GGMLType, row_bytes
-from csaq_runtime.rows.names import ROWS, tier_name
+from csaq_runtime.rows.names import CLIQUE, ROWS, tier_name
 
 _MAX_ROUNDS = 16
 # Bytes of the size asked for that may stay unused: less than a row.
@@ -218,5 +218,5 @@ def clique_arrays(labels: Mapping[str, Tensor]) -> Metadata:
         if int(label.max()) >= 0:
             short = int(label.max()) < _SHORT // 2
             kind = GGUFValueType.INT16 if short else GGUFValueType.INT32
-            keys[f"csaq.clique.{name}"] = array(label.tolist(), kind)
+            keys[f"{CLIQUE}{name}"] = array(label.tolist(), kind)
     return keys

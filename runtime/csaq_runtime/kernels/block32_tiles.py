@@ -44,7 +44,7 @@ def nibbles(tile: Tile, start: int, base: Any = None) -> Iterator[tuple[int, Any
 
 
 def _with_fifth_bit(tile: Tile, start: int) -> Iterator[tuple[int, Any]]:
-    """Like `_nibbles`, with bit 4 from the word before: its bit k belongs to word k of x."""
+    """Like `nibbles`, with bit 4 from the word before: its bit k belongs to word k of x."""
     bits = tile.weight(I32_X16, start)
     for word, codes in nibbles(tile, start + 64):
         high = and_mask(tile.b, shift_right(tile.b, bits, word - 4), _FIFTH_BITS)

@@ -21,6 +21,9 @@ LOWRANK = ("lowrank", "lowrank_columns")
 BESIDE = (ROWS, *OUTLIERS, *OUTLIERS8, *LOWRANK)
 """Last parts of the names of tensors beside a matrix."""
 
+CLIQUE = "csaq.clique."
+"""What the keys begin with that name each row's clique, before the name of the matrix."""
+
 _TIER = re.compile(r"(.+)\.weight\.b([1-9]|[12][0-9]|3[0-2])")
 
 

@@ -16,13 +16,19 @@ from csaq_runtime.gguf import GGUFFile, open_gguf
 from csaq_runtime.hparams import HParams
 from csaq_runtime.model import Model, load_layer, load_norm, load_output
 from csaq_runtime.rows.integers import check_range, read_integers
-from csaq_runtime.speculate.head_keys import ARCHITECTURE, PREFIX, TARGET_SIZES, tokens_sha256
+from csaq_runtime.speculate.head_keys import (
+    ARCHITECTURE,
+    IDS,
+    NORM,
+    PREFIX,
+    SUFFIX,
+    TARGET_SIZES,
+    VERSION,
+    tokens_sha256,
+)
 from csaq_runtime.step import Choices
 from csaq_runtime.tensors import TensorRule, check_names, layer_rules
 
-VERSION = 1
-SUFFIX = "-draft.gguf"
-IDS, NORM = "draft_ids", "target_output_norm.weight"
 NORM_TOLERANCE = 0.05
 """Tuning moves a norm by less, relative to its length; norms of other models differ by more."""
 

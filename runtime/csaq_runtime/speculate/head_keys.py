@@ -1,10 +1,22 @@
-"""What a head's sidecar says about the model it was made for; `csaq draft` writes it."""
+"""What a head's sidecar is called, and says about the model it was made for.
+
+`csaq draft` writes it, `head_file` reads it.
+"""
 
 import hashlib
 from collections.abc import Iterable
 
 ARCHITECTURE, PREFIX = "csaq-draft", "csaq.draft"
 """`general.architecture` of a sidecar, and what its own keys begin with."""
+
+VERSION = 1
+"""Of the keys' meaning."""
+
+SUFFIX = "-draft.gguf"
+"""What the name of a sidecar ends with."""
+
+IDS, NORM = "draft_ids", "target_output_norm.weight"
+"""Tensors: the tokens that the head may draft, and the model's final norm."""
 
 TARGET_SIZES = {
     "block_count": "n_layer",
