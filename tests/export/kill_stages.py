@@ -1,8 +1,10 @@
 """Conversions ended by SIGKILL and resumed: `kill_stages.py N FOLDER` kills N times in each stage.
 
 One process loads torch and forks every conversion, so a kill costs no import. A stage's kills
-begin from a copy of the work dir as it was when the stage began. Prints one JSON object: kills by
-the stage they hit. Ends with an error at the first resumed file that differs.
+begin from a copy of the work dir as it was when the stage began. A kill that comes late and hits
+the next stage is checked and then repeated; the last attempt comes at once when the stage reports.
+Prints one JSON object: kills by the stage they hit. Ends with an error at the first resumed file
+that differs.
 """
 
 import json
@@ -14,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +35,7 @@ STAGES = (
     *("forward", "backward", "measuring types", "measuring tensors"),
     *("rounding", "comparing", "tuning", "writing"),
 )
-ATTEMPTS = 10
+ATTEMPTS = 6
 
 
 @dataclass
@@ -79,6 +81,8 @@ def killing(stage: str, number: int, delay: float, mark: Path) -> Clock:
     def reported(now: str, count: int) -> None:
         mark.write_text(now)
         if now == stage and count == number:
+            if delay == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
             threading.Timer(delay, os.kill, [os.getpid(), signal.SIGKILL]).start()
 
     return Clock(reported=reported)
@@ -108,17 +112,13 @@ def undisturbed(folder: Path) -> tuple[bytes, dict[str, list[float]]]:
     return (folder / "whole.gguf").read_bytes(), json.loads((folder / "times.json").read_text())
 
 
-def kill_once(
-    folder: Path, stage: str, times: dict[str, list[float]], chance: random.Random
-) -> str:
-    """Kill somewhere in `stage`, resume; returns the stage that was hit, '' if it was over."""
+def kill_once(folder: Path, stage: str, number: int, delay: float) -> str:
+    """Kill `delay` seconds after a report of `stage`, resume; the stage hit, "" if all was over."""
     work, out, mark = folder / "again", folder / "again.gguf", folder / "mark"
     for place in (work, out, mark):
         shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
     shutil.copytree(folder / f"at {stage}", work)
-    seconds = (times[stage][-1] - times[stage][0]) / len(times[stage])
-    number = chance.randint(1, len(times[stage]))
-    clock = killing(stage, number, chance.uniform(0, seconds), mark)
+    clock = killing(stage, number, delay, mark)
     code = child(lambda: convert(folder / "model", work, out, clock))
     assert code in (0, -signal.SIGKILL), code
     if code == 0:
@@ -131,6 +131,24 @@ def kill_once(
     return mark.read_text()
 
 
+def points(times: list[float], chance: random.Random) -> Iterator[tuple[int, float]]:
+    """(report, delay) of each attempt to hit a stage that reported at `times`; the last hits."""
+    between = (times[-1] - times[0]) / len(times)
+    for _ in range(ATTEMPTS - 1):
+        yield chance.randint(1, len(times)), chance.uniform(0, between)
+    yield 1, 0.0
+
+
+def hit(folder: Path, stage: str, times: list[float], chance: random.Random) -> str:
+    """Kill in `stage`, however many attempts that takes; the stage of the last one."""
+    found = ""
+    for point in points(times, chance):
+        found = kill_once(folder, stage, *point)
+        if found == stage:
+            break
+    return found
+
+
 def main(n_kill: int, folder: Path) -> None:
     torch.set_num_threads(1)
     calibrated.TUNING_STEPS["best"], calibrated.SWEEPS["best"] = 3, 1
@@ -141,8 +159,7 @@ def main(n_kill: int, folder: Path) -> None:
     chance, hits = random.Random(n_kill), Counter[str]()
     for stage in STAGES:
         for _ in range(n_kill):
-            outcomes = (kill_once(folder, stage, times, chance) for _ in range(ATTEMPTS))
-            hits[next(filter(None, outcomes), "never")] += 1
+            hits[hit(folder, stage, times[stage], chance)] += 1
         print(dict(hits), file=sys.stderr, flush=True)
     print(json.dumps(hits))
 

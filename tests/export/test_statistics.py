@@ -1,11 +1,13 @@
 """Statistics agree with autograd on the whole model, add over ranks, and survive a kill."""
 
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from csaq_export.calibration import Calibration
 from csaq_export.statistics import EMBEDDING, HEAD, Collection, Statistics, collect, layer_part
@@ -108,6 +110,72 @@ def test_weights_stay_without_gradients(tmp_path):
     model = build_model("qwen2-tied")
     run(tmp_path, model=model)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Products(TorchDispatchMode):
+    """Shapes of all matrix products made inside the context."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.shapes.add(tuple(found.shape))
+        return found
+
+
+def test_no_full_weight_gradient_ever_exists(tmp_path, monkeypatch):
+    """Where a gradient may have few weights, no product has the shape of a matrix."""
+    matrices = {(320, 64), (96, 64), (32, 64)}
+    with Products() as whole:
+        wide = run(tmp_path / "wide")
+    assert matrices <= whole.shapes
+    monkeypatch.setattr("csaq_export.statistics.linear.GRADIENT_WEIGHTS", 8 * 96)
+    with Products() as parts:
+        narrow = run(tmp_path / "narrow")
+    assert not matrices & parts.shapes
+    assert_same(narrow, wide, exact=False)
+
+
+class Box:
+    """A tensor that lives as long as the graph that saved it."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def most_saved(work):
+    """Bytes that autograd keeps for backward passes at the worst moment of `work`."""
+    now = most = 0
+
+    def release(n_byte):
+        nonlocal now
+        now -= n_byte
+
+    def pack(tensor):
+        nonlocal now, most
+        now, box = now + tensor.nbytes, Box(tensor)
+        most = max(most, now)
+        weakref.finalize(box, release, tensor.nbytes)
+        return box
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+        work()
+    return most
+
+
+def test_a_backward_pass_keeps_one_layer_however_many_there_are(tmp_path):
+    models = [build_model("llama", num_hidden_layers=n) for n in (2, 6)]
+    two, six = (most_saved(lambda m=m: run(tmp_path / str(id(m)), model=m)) for m in models)
+    assert two == six > 0
+
+    def plain(model):
+        model.requires_grad_(True)(calibration().tokens[:BATCH]).logits.sum().backward()
+
+    two, six = (most_saved(lambda m=m: plain(m)) for m in models)
+    assert six > 2 * two
 
 
 def test_killed_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
