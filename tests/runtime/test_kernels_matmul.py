@@ -49,7 +49,8 @@ def test_nothing_saturates_at_extreme_codes(ggml_type: GGMLType, fill: int) -> N
     kept = [i + byte for i in HALF_FIELDS.get(ggml_type.name, (0,)) for byte in range(2)]
     if ggml_type is not GGMLType.IQ1_M:  # its scale lies among the codes
         blocks[:, np.setdiff1d(np.arange(blocks.shape[1]), kept)] = fill
-    x = np.ones((5, n_col), np.float32) * np.array([1, -1, 1, -1, 1], np.float32)[:, None]
+    signs = np.resize(np.array([1, -1], np.float32), (9, 1))
+    x = np.ones((9, n_col), np.float32) * signs
     entry, rows = kernel_for(ggml_type), blocks.reshape(16, -1)
     y = product(entry, pack_matrix(rows, ggml_type, n_col), x)
     weights = dequantize(rows, ggml_type).astype(np.float64)
@@ -72,8 +73,9 @@ def test_a_token_gives_the_same_bits_in_every_batch_and_thread_split(ggml_type: 
     assert np.array_equal(product(entry, matrix, x, cuts=(1, 2)), whole)
 
 
-def test_more_tokens_than_one_pass_holds() -> None:
-    ggml_type, n_col = GGMLType.Q4_K, 256
+@pytest.mark.parametrize("ggml_type", [GGMLType.Q4_K, GGMLType.Q8_0], ids=lambda t: t.name)
+def test_more_tokens_than_one_pass_holds(ggml_type: GGMLType) -> None:
+    n_col = 256
     matrix = pack_matrix(random_rows(ggml_type, 16, n_col), ggml_type, n_col)
     entry = kernel_for(ggml_type)
     x = np.concatenate([random_x(64, n_col)] * 3)[:135]

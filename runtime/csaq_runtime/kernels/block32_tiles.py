@@ -5,14 +5,15 @@ Block layouts: ggml-common.h. A block of 16 interleaved rows is the scales
 columns 4k … 4k+3 of every row (low nibbles) and 16+4k … (high nibbles).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from csaq_runtime.kernels.activation import Activation, Block32
-from csaq_runtime.kernels.byte_chain import byte_chains
+from csaq_runtime.kernels.byte_chain import byte_chains, signed_halves, signed_sums
 from csaq_runtime.kernels.lookup import IQ4_VALUES, MXFP4_VALUES, lookup_biased
 from csaq_runtime.kernels.tile import Field, Tile, WeightFormat
-from csaq_runtime.simd.chain import longest_chain, multiply_bytes, widen
+from csaq_runtime.simd.chain import longest_chain, widen
 from csaq_runtime.simd.integer_dot import biased_start, dot_biased, dot_unsigned
 from csaq_runtime.simd.vector import (
     BYTES_16,
@@ -33,6 +34,8 @@ from csaq_runtime.simd.vector import (
 _NIBBLES = 0x0F0F0F0F
 _FIFTH_BITS = 0x10101010
 _Dot = Callable[[Any, Any, Any, Any, Any], Any]
+Numbered = Iterable[tuple[int, Any]]
+"""Codes with the word of x that they meet."""
 
 
 def nibbles(tile: Tile, start: int, base: Any = None) -> Iterator[tuple[int, Any]]:
@@ -51,11 +54,13 @@ def _with_fifth_bit(tile: Tile, start: int) -> Iterator[tuple[int, Any]]:
         yield word, tile.b.or_(codes, high)
 
 
-def multiply_codes(
-    tile: Tile, dot: _Dot, starts: list[Any], codes: Iterator[tuple[int, Any]]
-) -> list[Any]:
-    """Dot products of (word of x, codes) added to `starts`, one per token."""
-    tile.fetch_ahead(integer(0), 1)
+def unpacked(tile: Tile, codes: Iterator[tuple[int, Any]]) -> Numbered:
+    """The codes, made now where a stack meets them often."""
+    return list(codes) if tile.stack else codes
+
+
+def multiply_codes(tile: Tile, dot: _Dot, starts: list[Any], codes: Numbered) -> list[Any]:
+    """Dot products of (word of x, codes) added to `starts`, one per token of a narrow tile."""
     dots = list(starts)
     for word, vector in codes:
         for token in range(tile.n_token):
@@ -64,24 +69,34 @@ def multiply_codes(
     return dots
 
 
-def multiply_unsigned(
-    tile: Tile, starts: list[Any], codes: Iterator[tuple[int, Any]], largest: int
-) -> list[Any]:
-    """Dot products with codes 0 … `largest`."""
+def multiply_unsigned(tile: Tile, starts: list[Any], codes: Numbered, largest: int) -> list[Any]:
+    """Dot products with codes 0 … `largest`, added to `starts`."""
     if not tile.target.has_byte_chains:
         return multiply_codes(tile, dot_unsigned, starts, codes)
-    b, dots, left = tile.b, list(starts), list(codes)
-    ones, n_word = constant(I16_X16, 1), longest_chain(largest)
-    for first in range(0, len(left), n_word):
-        chains = byte_chains(tile, left[first : first + n_word], tile.x, multiply_bytes)
-        for token, halves in enumerate(chains):
-            products = join(b, [widen(b, half, ones) for half in halves])
+    return _chained(tile, starts, codes, largest, 1)
+
+
+def _chained(
+    tile: Tile, starts: list[Any], codes: Numbered, largest: int, factor: int
+) -> list[Any]:
+    """`starts + factor · Σ codes · x` in sums of int16 for as long as they fit."""
+    b, dots, numbered = tile.b, list(starts), iter(codes)
+    factors, n_word = constant(I16_X16, factor), longest_chain(largest)
+    while some := list(islice(numbered, n_word)):
+        for token, halves in enumerate(byte_chains(tile, some, tile.x)):
+            products = join(b, [widen(b, half, factors) for half in halves])
             dots[token] = b.add(dots[token], products)
     return dots
 
 
+def multiply_nibbles(tile: Tile, upper: Numbered, lower: Numbered) -> list[Any]:
+    """Dot products with int8 codes stored plus 128 = 16 · upper + lower, in chains of bytes."""
+    bias = x_sums(tile, Block32.MINUS_128_SUM)
+    return _chained(tile, _chained(tile, bias, upper, 15, 16), lower, 15, 1)
+
+
 def finish_block(tile: Tile, dots: list[Any], scale: Any) -> None:
-    """`totals += (dots · scale) · scale of x`, per token."""
+    """`totals += (dots · scale) · scale of x`, per token of a narrow tile."""
     for token, dot in enumerate(dots):
         tile.add_scaled(token, dot, scale, tile.x_float(Block32.SCALE, token))
 
@@ -91,7 +106,8 @@ def _add_minimum(tile: Tile, minimum: Any) -> None:
         tile.add(token, minimum, tile.x_float(Block32.SCALED_SUM, token))
 
 
-def _starts(tile: Tile, word: int) -> list[Any]:
+def x_sums(tile: Tile, word: int) -> list[Any]:
+    """Word number `word` of each token, an int32 of `Block32`: what its sum starts at."""
     return tile.each_token(lambda token: tile.x_word(I32, word, token))
 
 
@@ -109,54 +125,68 @@ def zero_starts(tile: Tile) -> list[Any]:
     return [zeros(I32_X16)] * tile.n_token
 
 
+def _biased(tile: Tile, codes: Iterator[tuple[int, Any]], scale: Any) -> None:
+    """Multiply a block of int8 codes stored plus 128."""
+    tile.fetch_ahead(integer(0), 1)
+    if not tile.target.has_byte_chains:
+        finish_block(tile, multiply_codes(tile, dot_biased, biased_starts(tile), codes), scale)
+        return
+    halves = unpacked(tile, ((word, signed_halves(tile.b, vector)) for word, vector in codes))
+    factors = [constant(I16_X16, 1)] * 2
+    for part in tile.narrow():
+        finish_block(part, signed_sums(part, halves, part.x, factors), scale)
+
+
 def _q8_0(tile: Tile) -> None:
     codes = ((k, tile.weight(BYTES_64, 32 + 64 * k)) for k in range(8))
-    scale = tile.half(0)
-    finish_block(tile, multiply_codes(tile, dot_biased, biased_starts(tile), codes), scale)
+    _biased(tile, codes, tile.half(0))
+
+
+def _unsigned(tile: Tile, codes: Iterator[tuple[int, Any]], largest: int, offset_sum: int) -> None:
+    """Multiply a block of codes 0 … `largest`, whose offset adds up to word `offset_sum` of x."""
+    tile.fetch_ahead(integer(0), 1)
+    scale, numbered = tile.half(0), unpacked(tile, codes)
+    for part in tile.narrow():
+        dots = multiply_unsigned(part, x_sums(part, offset_sum), numbered, largest)
+        finish_block(part, dots, scale)
+
+
+def _with_minimum(tile: Tile, codes: Iterator[tuple[int, Any]], largest: int) -> None:
+    """Multiply a block of codes 0 … `largest` with a minimum."""
+    tile.fetch_ahead(integer(0), 1)
+    scale, minimum, numbered = tile.half(0), tile.half(32), unpacked(tile, codes)
+    for part in tile.narrow():
+        finish_block(part, multiply_unsigned(part, zero_starts(part), numbered, largest), scale)
+        _add_minimum(part, minimum)
 
 
 def _q4_0(tile: Tile) -> None:
-    scale = tile.half(0)
-    starts = _starts(tile, Block32.MINUS_8_SUM)
-    finish_block(tile, multiply_unsigned(tile, starts, nibbles(tile, 32), 15), scale)
+    _unsigned(tile, nibbles(tile, 32), 15, Block32.MINUS_8_SUM)
 
 
 def _q5_0(tile: Tile) -> None:
-    scale = tile.half(0)
-    starts = _starts(tile, Block32.MINUS_16_SUM)
-    finish_block(tile, multiply_unsigned(tile, starts, _with_fifth_bit(tile, 32), 31), scale)
+    _unsigned(tile, _with_fifth_bit(tile, 32), 31, Block32.MINUS_16_SUM)
 
 
 def _q4_1(tile: Tile) -> None:
-    scale, minimum = tile.half(0), tile.half(32)
-    starts = zero_starts(tile)
-    finish_block(tile, multiply_unsigned(tile, starts, nibbles(tile, 64), 15), scale)
-    _add_minimum(tile, minimum)
+    _with_minimum(tile, nibbles(tile, 64), 15)
 
 
 def _q5_1(tile: Tile) -> None:
-    scale, minimum = tile.half(0), tile.half(32)
-    starts = zero_starts(tile)
-    finish_block(tile, multiply_unsigned(tile, starts, _with_fifth_bit(tile, 64), 31), scale)
-    _add_minimum(tile, minimum)
+    _with_minimum(tile, _with_fifth_bit(tile, 64), 31)
 
 
-def _table(tile: Tile, start: int, values: tuple[int, ...]) -> list[Any]:
-    codes = (
-        (word, lookup_biased(tile.b, tile.target, as_bytes(tile.b, indices), values))
-        for word, indices in nibbles(tile, start)
-    )
-    return multiply_codes(tile, dot_biased, biased_starts(tile), codes)
+def _table(tile: Tile, start: int, values: tuple[int, ...]) -> Iterator[tuple[int, Any]]:
+    for word, indices in nibbles(tile, start):
+        yield word, lookup_biased(tile.b, tile.target, as_bytes(tile.b, indices), values)
 
 
 def _iq4_nl(tile: Tile) -> None:
-    scale = tile.half(0)
-    finish_block(tile, _table(tile, 32, IQ4_VALUES), scale)
+    _biased(tile, _table(tile, 32, IQ4_VALUES), tile.half(0))
 
 
 def _mxfp4(tile: Tile) -> None:
-    scale = _half_power_of_two(tile)
-    finish_block(tile, _table(tile, 16, MXFP4_VALUES), scale)
+    _biased(tile, _table(tile, 16, MXFP4_VALUES), _half_power_of_two(tile))
 
 
 def _half_power_of_two(tile: Tile) -> Any:

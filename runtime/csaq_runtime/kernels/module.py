@@ -102,9 +102,9 @@ def _store_totals(tile: Tile, y: Any, y_stride: Any) -> None:
 
 
 def _is_stacked(fmt: WeightFormat, target: Target, n_token: int) -> bool:
-    """Whether super-blocks are unpacked once for several tiles: AVX2 multiplies no faster."""
-    has_super_blocks = fmt.activation is Activation.BLOCK_256
-    return has_super_blocks and target.has_byte_chains and n_token == TILE_SIZES[0]
+    """Whether blocks are unpacked once for several tiles: AVX2 multiplies no faster."""
+    has_codes = fmt.activation in (Activation.BLOCK_32, Activation.BLOCK_256)
+    return has_codes and target.has_byte_chains and n_token == TILE_SIZES[0]
 
 
 def _matmul_function(module: Any, fmt: WeightFormat, target: Target, tiles: dict[int, Any]) -> None:

@@ -15,8 +15,11 @@ from csaq_runtime.kernels.block32_tiles import (
     biased_starts,
     finish_block,
     multiply_codes,
+    multiply_nibbles,
     multiply_unsigned,
     nibbles,
+    unpacked,
+    x_sums,
     zero_starts,
 )
 from csaq_runtime.kernels.lookup import lookup
@@ -28,7 +31,6 @@ from csaq_runtime.simd.vector import (
     F32_X16,
     I16_X16,
     I16_X32,
-    I32,
     I32_X16,
     and_mask,
     as_bytes,
@@ -80,37 +82,33 @@ def _q8_0_codes(tile: Tile) -> Iterator[tuple[int, Any]]:
         yield 4 + k, b.or_(and_mask(b, upper, _UPPER), low)
 
 
-def _q8_0_dots(tile: Tile) -> list[Any]:
-    """Products with the codes, the bias taken off: the integers of an undivided block."""
-    if not tile.target.has_byte_chains:
-        codes = ((word, as_bytes(tile.b, vector)) for word, vector in _q8_0_codes(tile))
-        return multiply_codes(tile, dot_biased, biased_starts(tile), codes)
-    b = tile.b
-    upper = multiply_unsigned(tile, zero_starts(tile), nibbles(tile, 32), 15)
-
-    def start(token: int) -> Any:
-        bias = tile.x_word(I32, Block32.MINUS_128_SUM, token)
-        return b.add(b.shl(upper[token], constant(I32_X16, 4)), bias)
-
-    return multiply_unsigned(tile, tile.each_token(start), nibbles(tile, 0, tile.lower), 15)
-
-
 def _q8_0(tile: Tile) -> None:
+    tile.fetch_ahead(integer(0), 1)
     tile.fetch_lower(16 * 16)
     scale = tile.half(0)
-    finish_block(tile, _q8_0_dots(tile), scale)
+    if not tile.target.has_byte_chains:
+        codes = ((word, as_bytes(tile.b, vector)) for word, vector in _q8_0_codes(tile))
+        dots = multiply_codes(tile, dot_biased, biased_starts(tile), unpacked(tile, codes))
+        finish_block(tile, dots, scale)
+        return
+    upper = unpacked(tile, nibbles(tile, 32))
+    lower = unpacked(tile, nibbles(tile, 0, tile.lower))
+    for part in tile.narrow():
+        finish_block(part, multiply_nibbles(part, upper, lower), scale)
 
 
 def _q8_0_draft(tile: Tile) -> None:
+    tile.fetch_ahead(integer(0), 1)
     b, scale = tile.b, tile.half(0)
     sixteen, middle = constant(F32_X16, 16.0), constant(F32_X16, Q8_0_MIDDLE)
-    dots = multiply_unsigned(tile, zero_starts(tile), nibbles(tile, 32), 15)
-
-    def centred(token: int) -> Any:
-        rest = to_float(b, tile.x_word(I32, Block32.MINUS_8_SUM, token))
-        return b.fadd(b.fmul(to_float(b, dots[token]), sixteen), b.fmul(rest, middle))
-
-    finish_block(tile, tile.each_token(centred), scale)
+    codes = unpacked(tile, nibbles(tile, 32))
+    for part in tile.narrow():
+        dots = multiply_unsigned(part, zero_starts(part), codes, 15)
+        centred = [
+            b.fadd(b.fmul(to_float(b, dot), sixteen), b.fmul(to_float(b, rest), middle))
+            for dot, rest in zip(dots, x_sums(part, Block32.MINUS_8_SUM), strict=True)
+        ]
+        finish_block(part, centred, scale)
 
 
 def _exponents(tile: Tile) -> Any:
@@ -203,16 +201,20 @@ def _add_draft(tile: Tile, block: int, scale: Any) -> None:
     """Multiply 32 of the 64 columns; activations are packed 32 by 32."""
     b, n_byte = tile.b, tile.block_bytes // 2
     x = offset(b, tile.x, block * Block32.LAYOUT.n_word * tile.n_beside * WORD)
-    part = replace(tile, x=x, weights=offset(b, tile.weights, n_byte * block), block_bytes=n_byte)
-
-    def start(token: int) -> Any:
-        return b.mul(part.x_word(I32, Block32.MINUS_16_SUM, token), constant(I32_X16, 2))
-
-    codes = (
-        (number // 4 + 2 * (number % 4), lookup(b, tile.target, as_bytes(b, vector), _BF16_TABLE))
-        for number, vector in nibbles(tile, 16 + 256 * block)
+    block_tile = replace(
+        tile, x=x, weights=offset(b, tile.weights, n_byte * block), block_bytes=n_byte
     )
-    finish_block(part, multiply_unsigned(part, part.each_token(start), codes, _LARGEST), scale)
+    block_tile.fetch_ahead(integer(0), 1)
+    codes = unpacked(
+        block_tile,
+        (
+            (word // 4 + 2 * (word % 4), lookup(b, tile.target, as_bytes(b, vector), _BF16_TABLE))
+            for word, vector in nibbles(tile, 16 + 256 * block)
+        ),
+    )
+    for part in block_tile.narrow():
+        twice = [b.add(total, total) for total in x_sums(part, Block32.MINUS_16_SUM)]
+        finish_block(part, multiply_unsigned(part, twice, codes, _LARGEST), scale)
 
 
 def _format(name: str, activation: Activation, block: tuple[int, ...], emit: Any) -> WeightFormat:

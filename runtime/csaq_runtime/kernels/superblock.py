@@ -14,9 +14,9 @@ from typing import Any
 from llvmlite import ir
 
 from csaq_runtime.kernels.activation import WORD, Block256
-from csaq_runtime.kernels.byte_chain import byte_chains
+from csaq_runtime.kernels.byte_chain import byte_chains, signed_halves, signed_sums
 from csaq_runtime.kernels.tile import Slots, Tile
-from csaq_runtime.simd.chain import longest_chain, multiply_biased, multiply_bytes, widen
+from csaq_runtime.simd.chain import longest_chain, widen
 from csaq_runtime.simd.integer_dot import dot_biased, dot_pairs, dot_unsigned
 from csaq_runtime.simd.vector import (
     I16_X32,
@@ -212,18 +212,29 @@ def dot_products(tile: Tile, codes: Codes) -> list[Any]:
 
 
 def _chains_into(tile: Tile, sums: Slots, codes: Codes, scale: Any) -> None:
-    b, n_word = tile.b, 1 if codes.starts else longest_chain(codes.largest)
-    product = multiply_biased if codes.starts else multiply_bytes
+    b, n_word = tile.b, longest_chain(codes.largest)
     factors = parts(b, b.bitcast(scale, I16_X32), 2)
+    if codes.starts:
+        _signed_into(tile, sums, codes, factors)
+        return
     # A stack meets the same vectors again and again, so they are made before.
     vectors = list(codes.vectors) if tile.stack else codes.vectors
     for part in tile.narrow():
         numbered, x = enumerate(vectors, codes.first_word), b.add(part.x, codes.from_x)
         for _ in range(0, codes.n_vector, n_word):
-            chains = byte_chains(part, islice(numbered, n_word), x, product)
+            chains = byte_chains(part, islice(numbered, n_word), x)
             for token, halves in enumerate(chains):
                 products = [widen(b, *pair) for pair in zip(halves, factors, strict=True)]
                 sums.store(part, token, b.add(sums.load(part, token), join(b, products)))
+
+
+def _signed_into(tile: Tile, sums: Slots, codes: Codes, factors: list[Any]) -> None:
+    b, halves = tile.b, (signed_halves(tile.b, vector) for vector in codes.vectors)
+    known = list(halves) if tile.stack else halves
+    for part in tile.narrow():
+        numbered, x = enumerate(known, codes.first_word), b.add(part.x, codes.from_x)
+        for token, dot in enumerate(signed_sums(part, numbered, x, factors)):
+            sums.store(part, token, b.add(sums.load(part, token), dot))
 
 
 def scale_into(tile: Tile, sums: Slots, codes: Codes, scale: Any) -> None:

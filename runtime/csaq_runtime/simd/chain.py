@@ -25,13 +25,18 @@ def multiply_bytes(b: Any, codes: Any, x: Any) -> Any:
     return call_llvm(b, "llvm.x86.avx2.pmadd.ub.sw", I16_X16, [codes, b.bitcast(x, BYTES_32)])
 
 
-def multiply_biased(b: Any, biased: Any, x: Any) -> Any:
-    """The same for int8 codes stored plus 128, as |code| · (x with code's sign) ≤ 128 · 127."""
+def signed_codes(b: Any, biased: Any) -> tuple[Any, Any]:
+    """32 int8 codes stored plus 128 → (codes, their magnitudes) as `multiply_signed` takes them."""
     codes = b.xor(biased, constant(BYTES_32, -128))
     sign_kept = ir.Constant(ir.IntType(1), 0)
-    magnitude = call_llvm(b, "llvm.abs.v32i8", BYTES_32, [codes, sign_kept])
-    signed = call_llvm(b, "llvm.x86.avx2.psign.b", BYTES_32, [b.bitcast(x, BYTES_32), codes])
-    return multiply_bytes(b, magnitude, signed)
+    return codes, call_llvm(b, "llvm.abs.v32i8", BYTES_32, [codes, sign_kept])
+
+
+def multiply_signed(b: Any, codes: tuple[Any, Any], x: Any) -> Any:
+    """The same for `signed_codes`, as |code| · (x with code's sign) ≤ 128 · 127."""
+    signs, magnitudes = codes
+    signed = call_llvm(b, "llvm.x86.avx2.psign.b", BYTES_32, [b.bitcast(x, BYTES_32), signs])
+    return multiply_bytes(b, magnitudes, signed)
 
 
 def widen(b: Any, sums: Any, factors: Any) -> Any:
