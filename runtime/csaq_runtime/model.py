@@ -98,7 +98,7 @@ def load_model(
 ) -> Model:
     """Check and pack all weights of `file`; ModelError names the tensor that does not fit.
 
-    planes: matrices in two planes where their types allow it (`planes.py`).
+    planes: matrices in two planes where their types allow it (`kernels.plane_split`).
     """
     weights = check_tensors(file, hparams)
     sources = _sources(file, hparams)

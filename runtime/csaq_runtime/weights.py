@@ -3,7 +3,7 @@
 `pack_matrix` checks every size, because the kernels take raw addresses. The
 copy is a permutation of the file's bytes (rows padded to a multiple of 16), so
 memory stays what the file needs; only the exotic types are expanded (see
-`kernels.signed_tiles`). In two planes (`planes.py`) a matrix is its own draft.
+`kernels.signed_tiles`). In two planes (`kernels.plane_split`) a matrix is its own draft.
 """
 
 import ctypes
@@ -25,14 +25,17 @@ from csaq_runtime.kernels.dispatch import (
     kernel_on,
 )
 from csaq_runtime.kernels.tile import N_ROW
-from csaq_runtime.planes import IndivisibleError, split_rows
 from csaq_runtime.simd.target import host_target
 
 _ALIGNMENT = 64
-_CHUNK_BYTES, _SPLIT_BYTES = 8 << 20, 1 << 18
-"""Bytes that are interleaved at a time; where NumPy splits them, what fits into a cache."""
+_CHUNK_BYTES = 8 << 20
+"""Bytes that are interleaved at a time."""
 
-_interleave_type = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
+_interleave_type = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 7)
+
+
+class IndivisibleError(Exception):
+    """Some of a matrix' weights do not fit into two planes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +98,13 @@ def pack_matrix(
         ModelError: if the type cannot be multiplied or `data` has the wrong size.
     """
     _check(data, ggml_type, n_col)
+    kind = ggml_type, n_col, scale
     if planes and ggml_type in PLANE_FORMATS:
         whole, draft = (kernel_on(fmt, host_target()) for fmt in PLANE_FORMATS[ggml_type])
-        with suppress(IndivisibleError):
-            return _packed(data, (ggml_type, n_col, scale), whole, draft)
-    return _packed(data, (ggml_type, n_col, scale), kernel_for(ggml_type), None)
+        if n_col % whole.format.block_size == 0:
+            with suppress(IndivisibleError):
+                return _packed(data, kind, whole, draft)
+    return _packed(data, kind, kernel_for(ggml_type), None)
 
 
 def _packed(
@@ -108,7 +113,7 @@ def _packed(
     entry: KernelEntry,
     draft: KernelEntry | None,
 ) -> PackedMatrix:
-    """`kind`: type, columns, scale."""
+    """`kind`: type, columns, scale. Raises IndivisibleError."""
     ggml_type, n_col, scale = kind
     n_row, n_group = len(data), -(-len(data) // N_ROW)
     n_block = -(-n_col // entry.format.block_size)
@@ -125,16 +130,10 @@ def _packed(
         n_group * n_block * entry.format.lower_bytes,
         draft,
     )
-    n_byte = _SPLIT_BYTES if draft else _CHUNK_BYTES
-    step = max(1, n_byte // max(1, N_ROW * data.shape[1]))
+    step = max(1, _CHUNK_BYTES // max(1, N_ROW * data.shape[1]))
     for start in range(0, n_group, step):
         stop = min(start + step, n_group)
-        rows = data[start * N_ROW : stop * N_ROW]
-        rows = (
-            _format_rows(rows, ggml_type, n_block, entry)
-            if draft is None
-            else split_rows(rows, ggml_type)
-        )
+        rows = _format_rows(data[start * N_ROW : stop * N_ROW], ggml_type, n_block, entry)
         _interleave(entry, rows, n_block, matrix.address, (start, stop))
     return matrix
 
@@ -162,7 +161,7 @@ def _format_rows(
     """Rows as the interleaver reads them: whole blocks, bytes of a row contiguous."""
     if ggml_type in EXPANDED_TYPES:
         rows = _expand(rows, ggml_type)
-    width = n_block * entry.format.type_size
+    width = n_block * entry.format.source_size
     if rows.shape[1] != width:  # float types: the last block of four columns is padded
         rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
     return rows if rows.strides[1] == 1 else np.ascontiguousarray(rows)
@@ -184,8 +183,12 @@ def _interleave(
     out: int,
     groups: tuple[int, int],
 ) -> None:
-    """Write groups `groups[0]` … `groups[1]` − 1 of the matrix at `out`; `rows` are theirs."""
+    """Write groups `groups[0]` … `groups[1]` − 1 of the matrix at `out`; `rows` are theirs.
+
+    Raises IndivisibleError.
+    """
     function, stride = _interleave_type(entry.interleave), rows.strides[0]
     before = groups[0] * N_ROW
     first = rows.ctypes.data - before * stride
-    function(first, stride, before + len(rows), n_block, out, *groups)
+    if function(first, stride, before + len(rows), n_block, out, *groups):
+        raise IndivisibleError

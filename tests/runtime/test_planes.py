@@ -8,9 +8,11 @@ from csaq_runtime.formats import GGMLType
 from csaq_runtime.kernels.compile import optimized
 from csaq_runtime.kernels.dispatch import PLANE_FORMATS, kernel_for, kernel_on
 from csaq_runtime.kernels.module import build_module
+from csaq_runtime.kernels.plane_split import BF16_SPAN
 from csaq_runtime.simd.target import host_target, parse_target
 from csaq_runtime.weights import pack_matrix
 from tests.runtime.kernel_cases import product, random_rows, random_x
+from tests.runtime.plane_reference import planes
 from tests.runtime.test_kernels_isa import HOST, SSE, on_x86
 
 N_ROW, N_COL = 37, 192
@@ -42,6 +44,14 @@ def test_whole_products_are_those_of_undivided_weights(ggml_type: GGMLType) -> N
 
 
 @each_type
+def test_planes_are_those_that_numpy_splits(ggml_type: GGMLType) -> None:
+    rows = rows_of(ggml_type)
+    whole, _ = PLANE_FORMATS[ggml_type]
+    matrix = pack_matrix(rows, ggml_type, N_COL, planes=True)
+    assert matrix.data.tobytes() == planes(rows, ggml_type, whole).tobytes()
+
+
+@each_type
 def test_a_draft_is_near(ggml_type: GGMLType) -> None:
     rows, x = random_rows(ggml_type, N_ROW, N_COL), random_x(3, N_COL)
     matrix = pack_matrix(rows, ggml_type, N_COL, planes=True)
@@ -54,8 +64,13 @@ def test_a_draft_is_near(ggml_type: GGMLType) -> None:
 
 def test_weights_that_cannot_be_divided_stay_in_one_piece() -> None:
     rows = random_rows(GGMLType.BF16, N_ROW, N_COL)
-    rows.view(np.uint16)[20, 100] = 1  # far below its neighbours, but not zero
-    assert pack_matrix(rows, GGMLType.BF16, N_COL, planes=True).draft is None
+    words = rows.view(np.uint16)
+    lowest = int((words[20, 64:128] & 0x7F80).max()) - (BF16_SPAN << 7)
+    # Far below its neighbours, but not zero; and as near as a weight may be, or a bit below.
+    for word, is_divided in ((1, False), (lowest + 1, True), (lowest, False)):
+        words[20, 100] = word
+        packed = pack_matrix(rows, GGMLType.BF16, N_COL, planes=True)
+        assert (packed.draft is not None) is is_divided
     assert pack_matrix(rows[:, :266], GGMLType.BF16, 133, planes=True).draft is None
 
 

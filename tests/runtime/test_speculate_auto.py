@@ -19,11 +19,19 @@ DEAR = [0, 1.0, *(1 + 1.0 * k for k in range(1, 20))]
 class World:
     """Time that stands still but for drafting and steps, and a reply whose ids are positions."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: Sequence[float]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, cost: Sequence[float], think: float = 0
+    ) -> None:
         self.now, self.cost, self.random = 0.0, cost, np.random.default_rng(8)
         self.n_right = self.n_step = 0
         self.lengths: list[int] = []
-        monkeypatch.setattr(module.time, "perf_counter", lambda: self.now)
+        self.think = think
+        monkeypatch.setattr(module.time, "perf_counter", self.tick)
+
+    def tick(self) -> float:
+        """Whoever looks at the clock has thought for a while."""
+        self.now += PLAIN * self.think
+        return self.now
 
     def run(self, auto: Auto, n_token: int) -> float:
         """Speed against plain of a reply of `n_token` tokens."""
@@ -97,6 +105,36 @@ def test_a_useless_drafter_costs_less_than_two_percent(
     assert world.run(auto, 200) > 0.98
     for _ in range(5):
         assert world.run(auto, 300) > 0.98
+
+
+@pytest.mark.parametrize("names", [["ngram"], ["head"], ["ngram", "head"], ["planes"]])
+@pytest.mark.parametrize("accuracy", [0.05, 0.45])
+def test_thinking_is_paid_for_on_a_fast_model(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], accuracy: float
+) -> None:
+    world = World(monkeypatch, [1 + 0.5 * (c > 1) + c - 1 for c in CHEAP], think=0.03)
+    costs = {"ngram": 0.05, "head": 0.25, "planes": 0.7}
+    auto = Auto([Guesser(world, name, lambda place: accuracy, costs[name]) for name in names], 15)
+    for n_token in (150, 150, 1000):
+        assert world.run(auto, n_token) > 0.98
+
+
+def test_a_head_is_tried_again_beside_lookups_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, CHEAP, think=0.02)
+    head = Guesser(world, "head", lambda place: 0.9 if place > 2000 else 0.0, 0.1)
+    auto = Auto([Guesser(world, "ngram", lambda place: 0.02, 0.02), head], 8)
+    assert world.run(auto, 2000) > 0.98
+    assert world.run(auto, 8000) > 1.5
+
+
+def test_one_interruption_does_not_end_drafting(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, CHEAP)
+    auto = Auto([Guesser(world, "ngram", lambda place: 0.9, 0.01)], 8)
+    world.run(auto, 300)
+    draft = auto.draft([0, 1], 8, lambda: np.zeros((1, 4), np.float32))
+    auto.learn([2] * (1 + len(draft.ids)), 0.0, 100 * PLAIN)
+    assert draft.ids
+    assert world.run(auto, 300) > 1.5
 
 
 @pytest.mark.parametrize("name", ["ngram", "head"])

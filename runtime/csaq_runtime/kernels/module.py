@@ -5,6 +5,7 @@
 
 All arguments are int64 (addresses, byte strides, counts); nothing is checked
 here, callers do (`weights.pack_matrix`, the engine). A group is 16 rows.
+`interleave` returns an int64 that is not 0 where rows cannot be divided into planes.
 """
 
 from dataclasses import replace
@@ -17,6 +18,7 @@ from csaq_runtime.kernels.tile import (
     MOST_TOKENS_AT_ONCE,
     N_ROW,
     TOKENS_PER_PASS,
+    Field,
     Slots,
     Stack,
     Tile,
@@ -32,8 +34,11 @@ from csaq_runtime.simd.vector import (
     offset,
     scaled,
     store,
+    variable,
     zeros,
 )
+
+_VOID = ir.VoidType()
 
 
 def build_module(weight_format: WeightFormat, target: Target) -> Any:
@@ -46,9 +51,9 @@ def build_module(weight_format: WeightFormat, target: Target) -> Any:
     return module
 
 
-def new_function(module: Any, name: str, n_argument: int) -> tuple[Any, Any]:
-    """A void function of int64 arguments: (function, builder at its entry)."""
-    signature = ir.FunctionType(ir.VoidType(), [I64] * n_argument)
+def new_function(module: Any, name: str, n_argument: int, result: Any = _VOID) -> tuple[Any, Any]:
+    """A function of int64 arguments: (function, builder at its entry)."""
+    signature = ir.FunctionType(result, [I64] * n_argument)
     function = ir.Function(module, signature, name)
     return function, ir.IRBuilder(function.append_basic_block("entry"))
 
@@ -136,8 +141,9 @@ def _matmul_function(module: Any, fmt: WeightFormat, target: Target, tiles: dict
 
 
 def _interleave_function(module: Any, fmt: WeightFormat) -> None:
-    function, b = new_function(module, "interleave", 7)
+    function, b = new_function(module, "interleave", 7, I64)
     rows, row_stride, n_row, n_block, out, group_start, group_end = function.args
+    failed = variable(b, integer(0))
     with (
         counted_loop(b, group_start, group_end) as group,
         counted_loop(b, integer(0), n_block) as block,
@@ -145,42 +151,55 @@ def _interleave_function(module: Any, fmt: WeightFormat) -> None:
     ):
         row = scaled(b, lane, group, N_ROW)
         exists = b.icmp_signed("<", row, n_row)
-        source = scaled(b, b.add(rows, b.mul(row, row_stride)), block, fmt.type_size)
+        source = scaled(b, b.add(rows, b.mul(row, row_stride)), block, fmt.source_size)
         number = b.add(b.mul(group, n_block), block)
         upper = scaled(b, out, number, fmt.upper_bytes)
         lower = scaled(b, out, offset(b, number, 1), -fmt.lower_bytes)
-        _interleave_block(b, fmt, source, exists, (upper, lower), lane)
-    b.ret_void()
+        # A row that does not exist becomes zeros.
+        with b.if_else(exists) as (copy, clear):
+            with copy:
+                units, failure = _units(b, fmt, source)
+                b.store(b.or_(b.load(failed), failure), failed)
+                _write_units(b, fmt, units, (upper, lower), lane)
+            with clear:
+                nothing = [_unit_type(field)(0) for field in _unit_fields(fmt)]
+                _write_units(b, fmt, nothing, (upper, lower), lane)
+    b.ret(b.load(failed))
 
 
-def _interleave_block(
-    b: Any, fmt: WeightFormat, source: Any, exists: Any, planes: tuple[Any, Any], lane: Any
-) -> None:
-    """Spread one row's block over the 16-row block; a row that does not exist becomes zeros."""
-    with b.if_else(exists) as (copy, clear):
-        with copy:
-            _write_fields(b, fmt, source, planes, lane)
-        with clear:
-            _write_fields(b, fmt, None, planes, lane)
+def _unit_type(field: Field) -> Any:
+    return ir.IntType(8 * field.unit)
 
 
-def _write_fields(
-    b: Any, fmt: WeightFormat, source: Any | None, planes: tuple[Any, Any], lane: Any
-) -> None:
-    upper, lower = planes
-    start = 0
+def _unit_fields(fmt: WeightFormat) -> list[Field]:
+    """Which field each unit of a block belongs to."""
+    return [field for field in fmt.fields for _ in range(field.n_byte // field.unit)]
+
+
+def _units(b: Any, fmt: WeightFormat, source: Any) -> tuple[list[Any], Any]:
+    """The units of all fields of a row's block, and whether it cannot be divided (int64)."""
+    if fmt.splitter is not None:
+        return fmt.splitter.emit(b, source)
+    units = []
     for field in fmt.fields:
-        unit_type = ir.IntType(8 * field.unit)
+        for start in range(0, field.n_byte, field.unit):
+            value = load(b, source, _unit_type(field), field.offset + start)
+            units.append(field.transform(b, value) if field.transform else value)
+    return units, integer(0)
+
+
+def _write_units(
+    b: Any, fmt: WeightFormat, units: list[Any], planes: tuple[Any, Any], lane: Any
+) -> None:
+    """Spread one row's block over the 16-row block."""
+    upper, lower = planes
+    start, rest = 0, iter(units)
+    for field in fmt.fields:
         is_upper = start < fmt.upper_bytes
         block_at = (
             offset(b, upper, start) if is_upper else offset(b, lower, start - fmt.upper_bytes)
         )
         lane_at = scaled(b, block_at, lane, field.unit)
-        for index in range(field.n_byte // field.unit):
-            place = N_ROW * field.unit * index
-            value = unit_type(0)
-            if source is not None:
-                value = load(b, source, unit_type, field.offset + index * field.unit)
-                value = field.transform(b, value) if field.transform else value
-            store(b, value, lane_at, place)
+        for place in range(0, N_ROW * field.n_byte, N_ROW * field.unit):
+            store(b, next(rest), lane_at, place)
         start += N_ROW * field.n_byte

@@ -1,8 +1,8 @@
 """Weights in two planes: the upper bits, which a draft reads alone, and the rest of them.
 
-`planes.py` makes the blocks. The whole products are those of the undivided type to the last bit;
-a draft's are products of the middle of what the upper bits leave open. In 32 columns of Q8_0, or
-8 of BF16, word k of a plane holds a lower and an upper nibble of every byte as `block32_tiles`
+`plane_split.py` makes the blocks. The whole products are those of the undivided type to the last
+bit; a draft's are products of the middle of what the upper bits leave open. In 32 columns of Q8_0,
+or 8 of BF16, word k of a plane holds a lower and an upper nibble of every byte as `block32_tiles`
 says; codes of Q8_0 are biased: code + 128 = 16 · upper + lower.
 """
 
@@ -23,7 +23,14 @@ from csaq_runtime.kernels.block32_tiles import (
     zero_starts,
 )
 from csaq_runtime.kernels.lookup import lookup
-from csaq_runtime.kernels.tile import Field, Tile, WeightFormat
+from csaq_runtime.kernels.plane_split import (
+    BF16_COLUMNS,
+    BF16_LEVELS,
+    BF16_SPAN,
+    split_bf16,
+    split_q8_0,
+)
+from csaq_runtime.kernels.tile import Field, Splitter, Tile, WeightFormat
 from csaq_runtime.simd.integer_dot import dot_biased
 from csaq_runtime.simd.target import Target
 from csaq_runtime.simd.vector import (
@@ -51,18 +58,6 @@ _LOWER, _UPPER = 0x0F0F0F0F, 0xF0F0F0F0
 
 Q8_0_MIDDLE = 15.0625
 """A code with the upper nibble h is 16 h - 120.5 in the middle; see `Block32.MINUS_8_SUM`."""
-
-BF16_COLUMNS = 64
-"""Columns that share an exponent, the largest of theirs."""
-
-BF16_SPAN = 31
-"""How far below it an exponent may be."""
-
-BF16_LEVELS = (1, 4, 6, 9, 12, 15, 20, 26)
-"""Magnitudes of a draft by the lower bits of its nibble, in 1/16 of the shared power of two.
-
-The best eight for normally distributed weights (Lloyd-Max, σ = 9.4 in blocks of 64).
-"""
 
 _OFFSET = 32
 _BF16_TABLE = [_OFFSET + sign * level for sign in (1, -1) for level in BF16_LEVELS]
@@ -217,19 +212,23 @@ def _add_draft(tile: Tile, block: int, scale: Any) -> None:
         finish_block(part, multiply_unsigned(part, twice, codes, _LARGEST), scale)
 
 
-def _format(name: str, activation: Activation, block: tuple[int, ...], emit: Any) -> WeightFormat:
-    """`block`: columns, then bytes of its scale, of the upper nibbles and of the lower plane."""
-    n_column, scale, upper, lower = block
+def _format(
+    name: str, activation: Activation, block: tuple[int, ...], emit: Any, split: Any
+) -> WeightFormat:
+    """`block`: columns, bytes in the file; then of its scale, upper nibbles and lower plane."""
+    n_column, source, scale, upper, lower = block
     fields = (
         Field(0, scale, scale), Field(scale, upper, 4), Field(scale + upper, lower, 4)
     )  # fmt: skip
     size = scale + upper + lower
-    return WeightFormat(name, activation, n_column, size, fields, emit, lower)
+    return WeightFormat(
+        name, activation, n_column, size, fields, emit, lower, Splitter(source, split)
+    )
 
 
-_Q8_0_BLOCK, _BF16_BLOCK = (32, 2, 16, 16), (BF16_COLUMNS, 1, 32, 96)
+_Q8_0_BLOCK, _BF16_BLOCK = (32, 34, 2, 16, 16), (BF16_COLUMNS, 128, 1, 32, 96)
 
-Q8_0_PLANES = _format("Q8_0_PLANES", Activation.BLOCK_32, _Q8_0_BLOCK, _q8_0)
-Q8_0_DRAFT = _format("Q8_0_DRAFT", Activation.BLOCK_32, _Q8_0_BLOCK, _q8_0_draft)
-BF16_PLANES = _format("BF16_PLANES", Activation.FLOAT32, _BF16_BLOCK, _bf16)
-BF16_DRAFT = _format("BF16_DRAFT", Activation.BLOCK_32, _BF16_BLOCK, _bf16_draft)
+Q8_0_PLANES = _format("Q8_0_PLANES", Activation.BLOCK_32, _Q8_0_BLOCK, _q8_0, split_q8_0)
+Q8_0_DRAFT = _format("Q8_0_DRAFT", Activation.BLOCK_32, _Q8_0_BLOCK, _q8_0_draft, split_q8_0)
+BF16_PLANES = _format("BF16_PLANES", Activation.FLOAT32, _BF16_BLOCK, _bf16, split_bf16)
+BF16_DRAFT = _format("BF16_DRAFT", Activation.BLOCK_32, _BF16_BLOCK, _bf16_draft, split_bf16)

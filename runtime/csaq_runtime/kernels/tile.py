@@ -196,6 +196,18 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Splitter:
+    """How a block of `n_byte` bytes in a row of the file becomes the fields of two planes.
+
+    `emit`, given builder and address, returns their units in order, and an int64 that is not 0
+    where the block cannot be divided.
+    """
+
+    n_byte: int
+    emit: Callable[[Any, Any], tuple[list[Any], Any]]
+
+
+@dataclass(frozen=True)
 class WeightFormat:
     """Everything the code generator needs to know about a weight type.
 
@@ -203,7 +215,8 @@ class WeightFormat:
     which lie one after another in the interleaved block (16 · `type_size`
     bytes); `emit` multiplies one such block. The fields of the last `lower_size`
     bytes make a plane of their own: its blocks lie before all others of the
-    matrix, in opposite order, so that either plane is one stream.
+    matrix, in opposite order, so that either plane is one stream. Where blocks of the
+    file hold the same in another order, `splitter` makes the fields of them.
     """
 
     name: str
@@ -213,6 +226,12 @@ class WeightFormat:
     fields: tuple[Field, ...]
     emit: Callable[[Tile], None]
     lower_size: int = 0
+    splitter: Splitter | None = None
+
+    @property
+    def source_size(self) -> int:
+        """Bytes of a block in a row of the file."""
+        return self.splitter.n_byte if self.splitter else self.type_size
 
     @property
     def block_bytes(self) -> int:

@@ -10,13 +10,13 @@ free; other drafters are tried again now and then. `credit.py` bounds the loss.
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import filterfalse
 
 from csaq_runtime.sample import Sampler
-from csaq_runtime.speculate.credit import Credit
+from csaq_runtime.speculate.credit import SHARE, Credit
+from csaq_runtime.speculate.draft_clock import DraftClock
 from csaq_runtime.speculate.drafter import Draft, Drafter
 from csaq_runtime.speculate.odds import Odds, confidence_bin
-from csaq_runtime.speculate.step_clock import STALE, StepClock
+from csaq_runtime.speculate.step_clock import StepClock
 from csaq_runtime.speculate.strategy import State
 
 MARGIN = 1.02
@@ -31,38 +31,29 @@ HOPELESS = 0.05
 REST = 16
 """Steps without a thought of drafting once the credit is used up: thinking costs time, too."""
 
+DISTURBED = 3.0
+"""A draft that took so many times its worst outcome was interrupted: that is not its fault."""
+
 NOTHING = Draft()
 N_PROBE = 2
 POSITION_PRIOR = (0.6,) * 16
-FIRST_COST = {"ngram": 0.02, "head": 0.1, "planes": 0.6}
-"""Cost of a drafted token in plain steps before it is measured (n-gram: of a whole draft)."""
-
-SMOOTHING = 0.2
 
 
 @dataclass
 class _Record:
-    """What is known about one drafter; `cost` in seconds per token drafted, 0: not measured."""
+    """What is known about one drafter."""
 
     drafter: Drafter
+    clock: DraftClock
     by_confidence: Odds = field(default_factory=Odds.by_confidence)
     by_position: Odds = field(default_factory=lambda: Odds(POSITION_PRIOR))
-    cost: float = 0.0
     last_used: int = -RETRY
-
-    def seconds(self, plain: float) -> float:
-        """Seconds per drafted token (look-up: per draft)."""
-        return self.cost or FIRST_COST[self.drafter.name] * plain
 
     def chances(self, draft: Draft) -> Iterator[float]:
         """Of each drafted token, that it stands if those before it do."""
         if not draft.confidence:
             return (self.by_position.of(i) for i in range(len(draft.ids)))
         return (self.by_confidence.of(confidence_bin(c)) for c in draft.confidence)
-
-    def timed(self, seconds: float) -> None:
-        """A drafted token (look-up: a draft) took `seconds`."""
-        self.cost += (SMOOTHING if self.cost else 1.0) * (seconds - self.cost)
 
     def observe(self, draft: Draft, tokens: Sequence[int]) -> None:
         """Compare a draft with the tokens that came, up to the first that differs."""
@@ -74,19 +65,16 @@ class _Record:
                 return
 
 
-def _is_lookup(record: _Record) -> bool:
-    """Whether a draft costs next to nothing, however long."""
-    return record.drafter.name == "ngram"
-
-
 class Auto:
     """Chooses among `drafters`, at most `n_max` tokens at a time. Knowledge outlives replies."""
 
     def __init__(self, drafters: Sequence[Drafter], n_max: int) -> None:
-        self._records, self._n_max = [_Record(drafter) for drafter in drafters], n_max
+        self._records = [_Record(d, DraftClock(d.name, n_max)) for d in drafters]
+        self._n_max = n_max
         self._clock, self._credit = StepClock(n_max + 1), Credit()
         self._proposed: list[tuple[_Record, Draft]] = []
         self._n_sent = self._rest = 0
+        self._thought = self._risked = 0.0
 
     @property
     def plain_seconds(self) -> float:
@@ -109,74 +97,109 @@ class Auto:
 
     def learn(self, tokens: Sequence[int], draft_seconds: float, step_seconds: float) -> None:
         """Update chances, costs and credit by what the last step brought."""
-        clock = self._clock
         if self._rest:
             self._rest -= 1
-            self._n_sent = 0
-            clock.n_step += 1
-            self._credit.settle(draft_seconds + step_seconds, step_seconds, clock.plain)
             return
+        started = time.perf_counter()
+        clock = self._clock
         clock.observe(1 + self._n_sent, step_seconds)
-        if clock.n_step % STALE == 0:
-            clock.forget_stale()
+        clock.forget_stale()
         for record, draft in self._proposed:
             record.observe(draft, tokens)
-        # A plain step is worth what it took: only drafting may earn or cost anything.
-        worth = len(tokens) * clock.plain if self._n_sent else step_seconds
-        self._credit.settle(draft_seconds + step_seconds, worth, clock.plain)
+        spent, worth = draft_seconds + step_seconds, step_seconds
+        if self._n_sent:
+            spent = min(spent, DISTURBED * (self._risked + clock.plain))
+            worth = len(tokens) * clock.plain
+        # What learning took is known only afterwards: it is paid for with the next step.
+        self._credit.settle(spent + self._thought, worth, clock.plain)
+        self._thought = time.perf_counter() - started
+        if not self._n_sent:
+            self._take_rest(draft_seconds)
+
+    def _take_rest(self, draft_seconds: float) -> None:
+        """Stop thinking for some steps where no draft would be covered, or one is saved up for."""
+        clock, thinks = self._clock, self._thought + draft_seconds
+        covered = [self._dares(1, record) for record in self._records]
+        if any(covered) and (thinks <= SHARE * clock.plain or not self._saves(covered)):
+            return
+        self._rest = REST
+        clock.n_step += REST
+        self._credit.settle(REST * clock.plain, REST * clock.plain, clock.plain)
+
+    def _saves(self, covered: Sequence[bool]) -> bool:
+        """Whether it is time to try a drafter again that is not covered, but for thinking less."""
+        return any(
+            not record.clock.per_draft and not dared and self._is_due(record)
+            for record, dared in zip(self._records, covered, strict=True)
+        )
+
+    def _is_due(self, record: _Record) -> bool:
+        """Whether a drafter has not been tried for long."""
+        return self._clock.n_step - record.last_used > RETRY
 
     def _chosen(self, context: Sequence[int], n: int, state: State) -> Draft:
         clock = self._clock
         if n < 1 or clock.plain == 0 or clock.age(1) > REFRESH:
-            return Draft()
-        draft, rate = Draft(), MARGIN
-        for record in filter(_is_lookup, self._records):
-            found = self._looked_up(record, context, n)
-            k, promised = self._best_length(record.chances(found), 0.0)
-            if promised > rate:
-                draft, rate = found.first(k), promised
-        for record in filterfalse(_is_lookup, self._records):
+            return NOTHING
+        draft, rate = NOTHING, MARGIN
+        for record in self._records:
+            if record.clock.per_draft:
+                found = self._looked_up(record, context, n)
+                k, promised = self._best_length(record.chances(found), record, is_made=True)
+                if promised > rate:
+                    draft, rate = found.first(k), promised
+                    self._risked = self._risk(k, record)
+                continue
             k, promised = self._promise(record, n)
-            if promised <= rate and clock.n_step - record.last_used > RETRY:
-                k, promised = min(N_PROBE, n), rate
-            if k and promised >= rate and self._dares(k, record.seconds(clock.plain)):
+            if promised <= rate and self._is_due(record):
+                k, promised = min(N_PROBE if self._dares(N_PROBE, record) else 1, n), rate
+            if k and promised >= rate and self._dares(k, record):
                 return self._made(record, context, k, state, rate)
         return draft
 
-    def _dares(self, k: int, seconds_each: float) -> bool:
-        """Whether the credit covers a draft of `k` tokens of which none stands."""
-        clock = self._clock
-        return self._credit.covers(k * seconds_each + (clock.cost[k + 1] - 1) * clock.plain)
+    def _risk(self, k: int, record: _Record) -> float:
+        """Seconds lost by a draft of `k` tokens of which none stands."""
+        plain = self._clock.plain
+        return record.clock.seconds(k, plain) + (self._clock.cost[k + 1] - 1) * plain
+
+    def _dares(self, k: int, record: _Record) -> bool:
+        """Whether the credit covers that."""
+        return self._credit.covers(self._risk(k, record))
 
     def _looked_up(self, record: _Record, context: Sequence[int], n: int) -> Draft:
         """A look-up's draft, which is learnt from whether it is used or not.
 
         Only while the credit lasts for using it, too.
         """
-        if not self._dares(1, record.seconds(self._clock.plain)):
-            self._rest = REST
-            return Draft()
+        if not self._dares(1, record):
+            return NOTHING
         started = time.perf_counter()
         draft = record.drafter.propose(context, n, None).first(n)
-        record.timed(time.perf_counter() - started)
+        record.clock.observe(1, time.perf_counter() - started)
         self._proposed.append((record, draft))
         return draft
 
     def _promise(self, record: _Record, n: int) -> tuple[int, float]:
         """Best length and yield per time of a drafter that has not drafted yet."""
         chances = (record.by_position.of(index) for index in range(n))
-        return self._best_length(chances, record.seconds(self._clock.plain))
+        return self._best_length(chances, record)
 
-    def _best_length(self, chances: Iterable[float], seconds_each: float) -> tuple[int, float]:
-        """How many tokens of those `chances` to draft, and the yield per time relative to plain."""
+    def _best_length(
+        self, chances: Iterable[float], record: _Record, is_made: bool = False
+    ) -> tuple[int, float]:
+        """How many tokens of those `chances` to draft, and the yield per time relative to plain.
+
+        is_made: drafting them costs nothing any more.
+        """
         clock, best, best_rate = self._clock, 0, 1.0
-        each, tokens, stands = seconds_each / clock.plain, 1.0, 1.0
+        plain, tokens, stands = clock.plain, 1.0, 1.0
         for k, chance in enumerate(chances, 1):
             stands *= chance
-            if stands < HOPELESS or not self._dares(k, seconds_each):
+            if stands < HOPELESS or not self._dares(k, record):
                 break
             tokens += stands
-            rate = tokens / (clock.cost[k + 1] + each * k)
+            drafting = 0.0 if is_made else record.clock.seconds(k, plain)
+            rate = tokens / (clock.cost[k + 1] + drafting / plain)
             if rate > best_rate:
                 best, best_rate = k, rate
         return best, best_rate
@@ -185,15 +208,16 @@ class Auto:
         self, record: _Record, context: Sequence[int], n: int, state: State, rate: float
     ) -> Draft:
         """Let a drafter that costs something draft `n` tokens, and leave out what won't pay."""
+        self._risked = self._risk(n, record)
         started = time.perf_counter()
         hidden = state() if record.drafter.wants_hidden else None
         draft = record.drafter.propose(context, n, hidden).first(n)
         if draft.ids:
-            record.timed((time.perf_counter() - started) / len(draft.ids))
+            record.clock.observe(len(draft.ids), time.perf_counter() - started)
         record.last_used = self._clock.n_step
-        draft = draft.first(self._worth_checking(record.chances(draft), rate))
+        # What is left out is learnt from, too: one that fell out of favour can come back.
         self._proposed.append((record, draft))
-        return draft
+        return draft.first(self._worth_checking(record.chances(draft), rate))
 
     def _worth_checking(self, chances: Iterable[float], rate: float) -> int:
         """Tokens up to the first whose chance does not pay for checking it too, at that `rate`.

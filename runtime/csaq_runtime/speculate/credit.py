@@ -4,7 +4,7 @@ Whatever the estimates say, replies with drafts take at most `SHARE` longer than
 `START` tokens' time once: a draft is only tried while its worst outcome is covered.
 """
 
-SHARE, START, MOST = 0.008, 1.5, 8.0
+SHARE, START, MOST = 0.006, 1.0, 8.0
 """Share of all time; credit to begin with, and its limit, in plain steps."""
 
 

@@ -46,9 +46,10 @@ class StepClock:
 
     def forget_stale(self) -> None:
         """Drop figures that may rest on disturbed steps and keep their size from being tried."""
-        for n_token in [n for n in self._ratios if self.age(n) > STALE]:
-            del self._ratios[n_token]
-        self.cost = self._interpolated()
+        if stale := [n for n in self._ratios if self.age(n) > STALE]:
+            for n_token in stale:
+                del self._ratios[n_token]
+            self.cost = self._interpolated()
 
     def _interpolated(self) -> list[float]:
         """v(0 … n_most): straight lines between what was measured, and on from the last."""

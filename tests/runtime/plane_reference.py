@@ -1,10 +1,4 @@
-"""Rows of a GGUF tensor → blocks of two planes, which `kernels/plane_tiles.py` multiplies.
-
-The upper plane is a draft of the weights in 4 bits and a scale, the lower one has what is missing:
-Q8_0 takes the bytes it did, BF16 0.8 % more, for the exponents that 64 columns share. Weights are
-restored to the last bit; where a BF16 weight is not zero, but less than 2⁻³¹ of its neighbours,
-they stay in one piece.
-"""
+"""Two planes of Q8_0 and BF16 rows by NumPy: what `kernels/plane_split.py` is compared with."""
 
 from typing import Any
 
@@ -12,20 +6,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csaq_runtime.formats import GGMLType
-from csaq_runtime.kernels.plane_tiles import BF16_COLUMNS, BF16_LEVELS, BF16_SPAN
+from csaq_runtime.kernels.plane_split import BF16_COLUMNS, BF16_LEVELS, BF16_SPAN
+from csaq_runtime.kernels.tile import N_ROW, WeightFormat
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint16]
 
 
-class IndivisibleError(Exception):
-    """Some weights of these rows do not fit into two planes."""
+def planes(rows: Bytes, ggml_type: GGMLType, fmt: WeightFormat) -> Bytes:
+    """The bytes of a packed matrix: the lower plane from its end to its beginning, the upper one.
+
+    rows: uint8 [n_row, row_bytes]; `fmt`: of all bits.
+    """
+    blocks = split_rows(rows, ggml_type)
+    n_group = -(-len(rows) // N_ROW)
+    padded = np.zeros((n_group * N_ROW, blocks.shape[1]), np.uint8)
+    padded[: len(rows)] = blocks
+    groups = padded.reshape(n_group, N_ROW, -1, fmt.type_size).transpose(0, 2, 1, 3)
+    parts, start = [], 0
+    for field in fmt.fields:
+        part = groups[..., start : start + field.n_byte]
+        units = part.reshape(*part.shape[:3], -1, field.unit).swapaxes(2, 3)
+        parts.append(units.reshape(groups.shape[0] * groups.shape[1], -1))
+        start += field.n_byte
+    *upper, lower = parts
+    return np.concatenate([lower[::-1].reshape(-1), np.concatenate(upper, 1).reshape(-1)])
 
 
 def split_rows(rows: Bytes, ggml_type: GGMLType) -> Bytes:
     """Blocks of scale, upper nibbles and lower bits: uint8 [n_row, bytes].
 
-    rows: Q8_0 or BF16, uint8 [n_row, row_bytes]. Raises IndivisibleError.
+    rows: Q8_0 or BF16, uint8 [n_row, row_bytes].
     """
     return _split_q8_0(rows) if ggml_type is GGMLType.Q8_0 else _split_bf16(rows)
 
@@ -41,16 +52,12 @@ def _split_q8_0(rows: Bytes) -> Bytes:
 
 def _split_bf16(rows: Bytes) -> Bytes:
     n_row = len(rows)
-    if rows.shape[1] % (2 * BF16_COLUMNS):
-        raise IndivisibleError
     words = np.ascontiguousarray(rows).view("<u2").reshape(n_row, -1, BF16_COLUMNS)
     exponents = ((words >> 7) & 0xFF).max(axis=2)
     lowest = (exponents - np.uint16(BF16_SPAN)) << 7
     magnitudes = words & 0x7FFF
     is_weight = magnitudes > 0
     rest = (magnitudes - lowest[:, :, None]) * is_weight
-    if rest.max() >= len(_LEVEL_OF_REST) or ((rest == 0) & is_weight).any():
-        raise IndivisibleError
     nibbles = _LEVEL_OF_REST.take(rest) | ((words >> 12) & 8).astype(np.uint8)
     fours = nibbles.view("<u4")
     upper = fours[:, :, 0::2] | fours[:, :, 1::2] << 4
