@@ -74,7 +74,7 @@ class Auto:
         self._clock, self._credit = StepClock(n_max + 1), Credit()
         self._proposed: list[tuple[_Record, Draft]] = []
         self._n_sent = self._rest = 0
-        self._thought = self._risked = 0.0
+        self._learning = self._thinking = self._risked = 0.0
 
     @property
     def plain_seconds(self) -> float:
@@ -97,10 +97,20 @@ class Auto:
 
     def learn(self, tokens: Sequence[int], draft_seconds: float, step_seconds: float) -> None:
         """Update chances, costs and credit by what the last step brought."""
-        if self._rest:
+        if self._rest > 1:
             self._rest -= 1
             return
         started = time.perf_counter()
+        if self._rest:
+            self._end_rest()
+        else:
+            self._observe(tokens, draft_seconds, step_seconds)
+        if not self._n_sent and self._should_rest():
+            self._rest = REST
+        # Known only now: it is paid for with the next step.
+        self._learning = time.perf_counter() - started
+
+    def _observe(self, tokens: Sequence[int], draft_seconds: float, step_seconds: float) -> None:
         clock = self._clock
         clock.observe(1 + self._n_sent, step_seconds)
         clock.forget_stale()
@@ -110,21 +120,19 @@ class Auto:
         if self._n_sent:
             spent = min(spent, DISTURBED * (self._risked + clock.plain))
             worth = len(tokens) * clock.plain
-        # What learning took is known only afterwards: it is paid for with the next step.
-        self._credit.settle(spent + self._thought, worth, clock.plain)
-        self._thought = time.perf_counter() - started
-        if not self._n_sent:
-            self._take_rest(draft_seconds)
+        self._thinking = draft_seconds + self._learning
+        self._credit.settle(spent + self._learning, worth, clock.plain)
 
-    def _take_rest(self, draft_seconds: float) -> None:
-        """Stop thinking for some steps where no draft would be covered, or one is saved up for."""
-        clock, thinks = self._clock, self._thought + draft_seconds
+    def _end_rest(self) -> None:
+        self._rest, seconds = 0, REST * self._clock.plain
+        self._clock.n_step += REST
+        self._credit.settle(seconds + self._learning, seconds, self._clock.plain)
+
+    def _should_rest(self) -> bool:
+        """Whether no draft is covered, or one is saved up for that thinking would cost."""
         covered = [self._dares(1, record) for record in self._records]
-        if any(covered) and (thinks <= SHARE * clock.plain or not self._saves(covered)):
-            return
-        self._rest = REST
-        clock.n_step += REST
-        self._credit.settle(REST * clock.plain, REST * clock.plain, clock.plain)
+        is_dear = self._thinking > SHARE * self._clock.plain
+        return not any(covered) or (is_dear and self._saves(covered))
 
     def _saves(self, covered: Sequence[bool]) -> bool:
         """Whether it is time to try a drafter again that is not covered, but for thinking less."""
