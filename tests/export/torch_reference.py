@@ -1,7 +1,8 @@
 """A GGUF → transformers' model of its weights, whose inputs are rounded as the kernels round them.
 
 Every matrix is the sum of parts that meet one kind of activations each: the tiers by their types,
-single weights float32, factors theirs.
+single weights float32, factors theirs. Sums are float64, so that a pass over a part of a text
+rounds as the pass over the whole does.
 """
 
 from pathlib import Path
@@ -18,33 +19,36 @@ from csaq_runtime.kernels.activation import LAYOUTS, Activation
 from csaq_runtime.kernels.dispatch import weight_format
 from csaq_runtime.rows.weight import RowsWeight
 from csaq_runtime.tensors import check_tensors
+from tests.export.ties import Rounding
 
 Parts = dict[Activation, Tensor]
 
 
-def rounded(x: Tensor, kind: Activation) -> Tensor:
-    """float32 `x` [..., n_col] as a weight of this kind sees it."""
+def rounded(x: Tensor, kind: Activation, rounding: Rounding) -> Tensor:
+    """float64 `x` [..., n_col] as a weight of this kind sees it."""
     if kind is Activation.FLOAT32:
         return x
     if kind is Activation.FLOAT16:
-        return x.half().float()
+        return x.half().to(x)
     blocks = x.unflatten(-1, (-1, LAYOUTS[kind].block_size))
     peak = blocks.abs().amax(-1, keepdim=True).clamp(min=1e-30)
     inverse = 127 / peak
-    scale = (peak / 127).half().float() if kind is Activation.BLOCK_32 else 1 / inverse
-    return ((blocks * inverse).round() * scale).flatten(-2)
+    scale = (peak / 127).half().to(x) if kind is Activation.BLOCK_32 else 1 / inverse
+    codes = rounding.codes(blocks * inverse, rounding.input(x), kind.value)
+    return (codes * scale).flatten(-2)
 
 
 class RoundedLinear(nn.Module):
     """Σ parts · rounded x + bias."""
 
-    def __init__(self, parts: Parts, bias: nn.Parameter | None) -> None:
+    def __init__(self, parts: Parts, bias: nn.Parameter | None, rounding: Rounding) -> None:
         super().__init__()
-        self.parts, self.bias = parts, bias
+        self.parts = {kind: weight.double() for kind, weight in parts.items()}
+        self.bias, self.rounding = bias, rounding
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 [..., n_row] of [..., n_col]."""
-        y = sum(rounded(x, kind) @ weight.T for kind, weight in self.parts.items())
+        """float64 [..., n_row] of [..., n_col]."""
+        y = sum(rounded(x, kind, self.rounding) @ weight.T for kind, weight in self.parts.items())
         return y if self.bias is None else y + self.bias
 
 
@@ -70,8 +74,8 @@ def activation(ggml_type: GGMLType) -> Activation:
     return weight_format(ggml_type).activation
 
 
-def load_reference(folder: Path, path: Path, as_stored: bool = True) -> TorchModel:
-    """The model of `folder` with the weights of a file; inputs are floats unless `as_stored`."""
+def load_reference(folder: Path, path: Path, rounding: Rounding | None = None) -> TorchModel:
+    """The model of `folder` with the weights of a file; inputs are floats without a `rounding`."""
     model = load_torch_model(folder)
     with open_gguf(path) as file:
         matrices = check_tensors(file, read_hparams(file))
@@ -80,21 +84,22 @@ def load_reference(folder: Path, path: Path, as_stored: bool = True) -> TorchMod
             if base not in matrices:
                 if name in file.tensors:
                     model.write(name, torch.from_numpy(file.float32(name).copy()).reshape(-1))
-            elif base == "token_embd" or not as_stored:
+            elif base == "token_embd" or rounding is None:
                 model.write(name, torch.from_numpy(matrices[base].float32(file)))
-        if as_stored:
+        if rounding is not None:
             head = matrices.get("output", matrices["token_embd"])
             for base, matrix in {**matrices, "output": head}.items():
                 if base != "token_embd":
-                    _replace(model, f"{base}.weight", parts_of(file, matrix))
+                    _replace(model, f"{base}.weight", parts_of(file, matrix), rounding)
+            model.model.double()
     return model
 
 
-def _replace(model: TorchModel, name: str, parts: Parts) -> None:
+def _replace(model: TorchModel, name: str, parts: Parts, rounding: Rounding) -> None:
     path, order = "lm_head", None
     if name in model.slots:
         path, order = model.slots[name].source.removesuffix(".weight"), row_order(model.slots[name])
     if order is not None:
         parts = {kind: torch.empty_like(w).index_copy_(0, order, w) for kind, w in parts.items()}
     old = model.model.get_submodule(path)
-    model.model.set_submodule(path, RoundedLinear(parts, old.bias))
+    model.model.set_submodule(path, RoundedLinear(parts, old.bias, rounding))
