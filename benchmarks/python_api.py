@@ -29,7 +29,7 @@ from csaq_export.packed_folder import convert_packed
 from csaq_export.pipeline import Conversion
 
 END = "<|endoftext|>"
-N_PROMPT, PROMPT_TOKENS, REPLY_TOKENS = 8, 24, 48
+N_PROMPT, PROMPT_TOKENS, REPLY_TOKENS = 4, 24, 24
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ times an error that halves with each bit (`hf/clique_budget`).
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PROTECTED_BITS = 8
+# Of all bytes: a clique with more is large beside what a greedy rule has left to spend.
+_LARGE = 0.02
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,33 @@ def solve(cliques: Sequence[Clique], limit: int) -> list[int] | None:
             room, chosen[number] = room - more, level
         _offer(queue, cliques[number], number, chosen[number], room)
     return chosen
+
+
+def lift_large(cliques: Sequence[Clique], limit: int) -> list[Clique]:
+    """`cliques` with large ones lifted to the option with which `solve` leaves the least cost.
+
+    Small steps that save more per byte leave no room for a large one that saves more than all of
+    them. So each option of a large clique is tried, one clique after the other.
+    """
+    found, best = list(cliques), _cost_solved(cliques, limit)
+    large = _LARGE * least_bytes(cliques)
+    for number, clique in enumerate(cliques):
+        if clique.n_bytes[clique.least] < large:
+            continue
+        for level in range(clique.least + 1, len(clique.cost)):
+            tried = [*found[:number], replace(clique, least=level), *found[number + 1 :]]
+            cost = _cost_solved(tried, limit)
+            if cost < best:
+                found, best = tried, cost
+    return found
+
+
+def _cost_solved(cliques: Sequence[Clique], limit: int) -> float:
+    """What `solve` leaves, infinite where nothing fits."""
+    chosen = solve(cliques, limit)
+    if chosen is None:
+        return float("inf")
+    return sum(clique.cost[level] for clique, level in zip(cliques, chosen, strict=True))
 
 
 def _offer(

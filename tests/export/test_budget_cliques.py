@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from csaq_export.budget.cliques import Clique, most_salient, protected_level, solve
+from csaq_export.budget.cliques import Clique, lift_large, most_salient, protected_level, solve
 
 
 def test_upgrades_go_where_they_save_most_and_fit():
@@ -39,6 +39,15 @@ def test_what_is_left_is_less_than_the_smallest_step_that_saves():
             if i + 1 < len(c.cost)
         ]
         assert 0 <= left < min(steps)
+
+
+def test_small_steps_do_not_shut_out_a_large_one_that_saves_more_than_all_of_them():
+    large, small = Clique((100, 200), (90.0, 0.0)), Clique((10, 11), (1.0, 0.0))
+    cliques = [small, large, small]
+    assert solve(cliques, 221) == [1, 0, 1]
+    assert solve(lift_large(cliques, 221), 221) == [1, 1, 0]
+    assert lift_large(cliques, 219) == cliques
+    assert lift_large([small] * 60, 650) == [small] * 60
 
 
 def test_the_most_salient_are_taken_while_they_fit_into_the_share():

@@ -13,6 +13,7 @@ from csaq_export.budget.cliques import (
     PROTECTED_BITS,
     Clique,
     least_bytes,
+    lift_large,
     protected_level,
     solve,
 )
@@ -77,6 +78,10 @@ def plan_rows(
     least = built([clique.least for clique in cliques])
     if least.n_bytes > limit:
         raise _too_small(request, least_bytes(cliques), least.n_bytes, n_weight)
+    raised = lift_large(cliques, limit - least.n_bytes + least_bytes(cliques))
+    lifted = built([clique.least for clique in raised])
+    if lifted.n_bytes <= limit:
+        cliques, least = raised, lifted
     found, is_all = _largest(cliques, least, limit, built)
     if is_all and limit - found.n_bytes > _MISS * n_weight / 8:
         raise UsageError(
