@@ -37,6 +37,7 @@ from csaq_runtime.speculate.decoder import Decoder, Tally
 from csaq_runtime.speculate.drafter import Drafter
 from csaq_runtime.speculate.head import HeadDrafter
 from csaq_runtime.speculate.head_file import load_head
+from csaq_runtime.speculate.memory import draft_memory
 from csaq_runtime.speculate.planes import PlanesDrafter
 from csaq_runtime.speculate.strategy import Fixed, Strategy
 from csaq_runtime.step import Stepper
@@ -149,11 +150,14 @@ class Engine:
         file = open_gguf(path)
         try:
             hparams = read_hparams(file)
-            caches, n_batch = _sized(file, hparams, n_ctx, cache_type, n_batch, n_sequence)
+            planes = sidecar is None and wants_planes(spec, n_draft, file)
+            n_ctx, n_batch = _sizes(hparams, n_ctx, n_batch, n_sequence)
+            drafting = draft_memory(file, n_ctx, sidecar, planes)
+            check_memory(file, n_ctx, cache_type, n_batch, n_sequence, drafting)
+            caches = [KVCache(hparams, n_ctx, cache_type) for _ in range(n_sequence)]
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())
             n_threads = default_threads(weight_bytes) if n_threads is None else n_threads
             check_threads(n_threads)
-            planes = sidecar is None and wants_planes(spec, n_draft, file)
             with ThreadPoolExecutor(2) as beside:
                 serve = beside.submit(compiled_step)
                 vocabulary = beside.submit(load_vocabulary, file) if has_text else None
@@ -357,10 +361,8 @@ def _short_of_one(progress: Progress | None) -> Progress | None:
     return lambda done, total: progress(done, total + 1)
 
 
-def _sized(
-    file: GGUFFile, hparams: HParams, n_ctx: int, cache_type: str, n_batch: int, n_sequence: int
-) -> tuple[list[KVCache], int]:
-    """Empty caches and the batch size, once it is known that memory suffices for them."""
+def _sizes(hparams: HParams, n_ctx: int, n_batch: int, n_sequence: int) -> tuple[int, int]:
+    """Context and batch as they will be; UsageError for what cannot be."""
     if not 0 <= n_ctx <= MAX_N_CTX:
         raise UsageError(f"n_ctx {n_ctx}: must be 0 … {MAX_N_CTX}")
     if not 1 <= n_batch <= MAX_N_BATCH:
@@ -368,9 +370,7 @@ def _sized(
     if not 1 <= n_sequence <= MAX_N_SEQUENCE:
         raise UsageError(f"{n_sequence} sequences: must be 1 … {MAX_N_SEQUENCE}")
     n_ctx = n_ctx or min(hparams.n_ctx_train, DEFAULT_N_CTX)
-    n_batch = max(min(n_batch, n_ctx), n_sequence)
-    check_memory(file, n_ctx, cache_type, n_batch, n_sequence)
-    return [KVCache(hparams, n_ctx, cache_type) for _ in range(n_sequence)], n_batch
+    return n_ctx, max(min(n_batch, n_ctx), n_sequence)
 
 
 def _n_output(hparams: HParams, n_batch: int, n_sequence: int) -> int:

@@ -41,11 +41,20 @@ def _floats_per_token(hparams: HParams) -> int:
 
 
 def check_memory(
-    file: GGUFFile, n_ctx: int, cache_type: str, n_batch: int, n_sequence: int = 1
+    file: GGUFFile,
+    n_ctx: int,
+    cache_type: str,
+    n_batch: int,
+    n_sequence: int = 1,
+    drafting: int = 0,
 ) -> None:
-    """Raise ResourceError if `file` cannot be run in the memory that is left."""
+    """Raise ResourceError if `file` cannot be run in the memory that is left.
+
+    drafting: bytes more for `--spec`, see `speculate.memory`.
+    """
+    parts = _parts(file, n_ctx, cache_type, n_batch, n_sequence)
     require_memory(
         file.path,
-        _parts(file, n_ctx, cache_type, n_batch, n_sequence),
+        parts | {"drafting": drafting} if drafting else parts,
         "try a smaller context (-c) or a file with fewer bits per weight",
     )

@@ -9,7 +9,6 @@ from torch import nn
 
 from csaq_export import CSAQInferenceEngine, SpeculativeReport
 from csaq_export.hf.linear import CSAQLinear
-from csaq_export.hf.speculative.lookup import LookupDrafter
 from csaq_export.hf.speculative.reply import Reply
 from csaq_export.hf.speculative.rows import RowsDrafter, cheaper, cheaper_layers, replaced
 from csaq_runtime.errors import UsageError
@@ -224,18 +223,3 @@ def test_the_report_adds_up():
         "wallclock_s": 0.7,
     }
     assert SpeculativeReport("plain", 1, 0, 0, 0, 0, 0, 0.1, 0.0, 0.0).speedup_factor == 1.0
-
-
-@pytest.mark.parametrize(
-    ("context", "n", "expected"),
-    [
-        ([1, 2, 3, 9, 1, 2, 3], 2, [9, 1]),
-        ([1, 2, 7, 3, 2, 8, 1, 2], 3, [7, 3, 2]),  # the longer match, not the later one
-        ([2, 7, 2, 8, 2], 1, [8]),  # of equal ones the latest
-        ([4, 4], 5, [4]),
-        ([1, 2, 3], 4, []),
-        ([1], 4, []),
-    ],
-)
-def test_lookup_continues_the_latest_longest_match(context, n, expected):
-    assert LookupDrafter().propose(context, n, None).ids == (expected or ())

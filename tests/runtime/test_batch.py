@@ -67,7 +67,7 @@ def test_a_batch_that_does_not_fit_runs_no_kernel(model: Path) -> None:
 
 def test_memory_is_asked_for_every_sequence(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("csaq_runtime.engine.check_memory", lambda *given: asked.append(given[-1]))
+    monkeypatch.setattr("csaq_runtime.engine.check_memory", lambda *given: asked.append(given[4]))
     Engine.open(model, n_threads=1, n_sequence=5).close()
     assert asked == [5]
     with pytest.raises(UsageError, match="sequences"):

@@ -68,6 +68,16 @@ def test_a_head_is_found_by_the_models_name(folder, tmp_path):
         Engine.open(tmp_path / "other-Q4_K_M.gguf", spec="head")
 
 
+def test_the_memory_of_a_head_is_asked_for(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr("csaq_runtime.engine.check_memory", lambda *given: asked.append(given[5]))
+    sidecar = folder / "model-draft.gguf"
+    for spec in ("off", "head"):
+        Engine.open(folder / "model.gguf", n_threads=1, n_ctx=64, spec=spec).close()
+    assert asked[0] == 0
+    assert asked[1] > sidecar.stat().st_size
+
+
 def refused(folder, path, reason):
     with pytest.raises(CsaqError, match=reason):
         Engine.open(folder / "model.gguf", spec="auto", draft_model=path)

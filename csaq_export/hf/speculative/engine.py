@@ -8,13 +8,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from csaq_export.hf.speculative.context import Context
-from csaq_export.hf.speculative.lookup import LookupDrafter
 from csaq_export.hf.speculative.reply import Reply
 from csaq_export.hf.speculative.report import SpeculativeReport
 from csaq_export.hf.speculative.rows import RowsDrafter, cheaper_layers
 from csaq_runtime.errors import UsageError
 from csaq_runtime.sample import Sampler, Sampling
 from csaq_runtime.speculate.drafter import Drafter
+from csaq_runtime.speculate.ngram import NGramDrafter
 
 DRAFTERS = ("ngram", "rows")
 
@@ -69,7 +69,7 @@ class CSAQInferenceEngine:
 
     def _drafter(self, context: Context, name: str) -> Drafter:
         if name == "ngram":
-            return LookupDrafter()
+            return NGramDrafter()
         return RowsDrafter(context, cheaper_layers(self.model, self.causal_map))
 
 
