@@ -1,11 +1,12 @@
 """The published methods on one model, at equal bytes, on the task and off it.
 
-`python benchmarks/methods.py MODEL --task TEXT --task-eval TEXT --other TEXT [--chunks 12]`
+`python -m benchmarks.methods MODEL --task TEXT --task-eval TEXT --other TEXT [--chunks 12]`
 
 prints a table: bits per weight, CPU seconds of the conversion, divergence from F16 and perplexity
 on both texts. The rival of TaCQ is error feedback in types that fill the same bytes (`csaq convert
 --size`), rounded by the same text, with the embedding in the type that it has in TaCQ's file; the
-ratio 0 is TaCQ's base alone. Every ratio but the first reuses the scores in the work dir.
+ratio 0 is TaCQ's base alone. Every ratio but the first reuses the scores in the work dir. If the
+task is a file of questions, `--calib` is their text, by which all are rounded.
 """
 
 import argparse
@@ -59,6 +60,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("model")
     for name in ("--task", "--task-eval", "--other"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--calib", type=Path, help="what all are rounded by; the task")
     parser.add_argument("--bits", type=int, nargs="*", default=(2, 3))
     parser.add_argument("--ratios", type=float, nargs="*", default=RATIOS)
     parser.add_argument("--tiers", type=float, nargs="*", default=TIERS)
@@ -69,7 +71,7 @@ def read_options() -> argparse.Namespace:
 
 def tacq_files(options: argparse.Namespace, folder: Path) -> Iterator[Made]:
     """TaCQ at several ratios, and types of the same size."""
-    calibrating = Calibrating(str(options.task), options.nsamples, N_CTX, 0, "cpu")
+    calibrating = Calibrating(str(options.calib or options.task), options.nsamples, N_CTX, 0, "cpu")
     for bits in options.bits:
         for ratio in options.ratios:
             out = folder / f"tacq-{bits}-{ratio}.gguf"
@@ -92,7 +94,7 @@ def tacq_files(options: argparse.Namespace, folder: Path) -> Iterator[Made]:
 
 def tiers_files(options: argparse.Namespace, folder: Path) -> Iterator[Made]:
     """The article's shares, and sizes asked for."""
-    calibrating = Calibrating(str(options.task), options.nsamples, N_CTX, 0, "cpu")
+    calibrating = Calibrating(str(options.calib or options.task), options.nsamples, N_CTX, 0, "cpu")
     for bpw in options.tiers:
         out = folder / f"tiers-{bpw}.gguf"
         wanted = TiersRequest(calibrating, Tiers(), bpw, folder / "tiers")

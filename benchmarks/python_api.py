@@ -29,6 +29,7 @@ from csaq_export.packed_folder import convert_packed
 from csaq_export.pipeline import Conversion
 
 END = "<|endoftext|>"
+N_JUDGED = 40
 N_PROMPT, PROMPT_TOKENS, REPLY_TOKENS = 4, 24, 24
 
 
@@ -56,8 +57,9 @@ def figures(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """What is measured, line by line."""
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
-    texts = args.text.read_text(encoding="utf-8").split(END)[:N_PROMPT]
-    before = compute_perplexity(model, tokenizer, texts)
+    judged = args.text.read_text(encoding="utf-8").split(END)[:N_JUDGED]
+    texts = judged[:N_PROMPT]
+    before = compute_perplexity(model, tokenizer, judged)
     calib = build_calibration_data(
         tokenizer,
         custom_texts=args.calib.read_text(encoding="utf-8")[:2_000_000].split(END),
@@ -67,7 +69,7 @@ def figures(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     config = CSAQConfig(target_bits=args.bits, clique_threshold=args.clique_threshold)
     model, info = quantize(model, calib, config)
     yield from told(info)
-    after = compute_perplexity(model, tokenizer, texts)
+    after = compute_perplexity(model, tokenizer, judged)
     yield "perplexity before, after", f"{before:.3f}, {after:.3f}"
     prompts = [tokenizer(text, return_tensors="pt").input_ids[:, :PROMPT_TOKENS] for text in texts]
     with tempfile.TemporaryDirectory() as folder:

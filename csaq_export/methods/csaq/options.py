@@ -18,6 +18,10 @@ TYPES = {
     BLOCK: {4: GGMLType.IQ4_NL, 5: GGMLType.Q5_0, 8: GGMLType.Q8_0, 16: GGMLType.F16},
 }  # fmt: skip
 """Group size → bits → type. ggml's blocks fix how many weights share a scale."""
+CODEBOOKS = {2: GGMLType.IQ2_XXS, 3: GGMLType.IQ3_XXS}
+"""Types of 2.06 and 3.06 bits for files too small for 2.63 and 3.44."""
+CODEBOOKS_BELOW = 3.0
+"""Bits per weight of the file asked for."""
 DEFAULT_BITS = (2, 4, 8, 16)
 
 
@@ -41,8 +45,11 @@ class CsaqRequest:
     def types(self, n_col: int) -> dict[int, GGMLType]:
         """Bits → type for rows of `n_col` weights; of equal types only the first."""
         found: dict[int, GGMLType] = {}
+        known = TYPES[self.group_size]
+        if self.group_size == SUPER_BLOCK and self.bpw < CODEBOOKS_BELOW:
+            known = known | CODEBOOKS
         for bits in self.bits:
-            kind = fitting(TYPES[self.group_size][bits], n_col)
+            kind = fitting(known[bits], n_col)
             if all(LAYOUTS[kind].bpw > LAYOUTS[other].bpw for other in found.values()):
                 found[bits] = kind
         return found
