@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from csaq_cli.main import cli
 from tests.export.models import TEXT, save_folder
+from tests.server.conftest import running
 
 
 def csaq(*words):
@@ -70,3 +71,7 @@ def test_a_reply_and_its_speed(made):
     reply = json.loads(csaq("run", rows, "-p", "Once", "-n", 4, "--temp", 0, "--json"))
     assert reply["generated_tokens"] == 4
     assert "tg4" in csaq("bench", rows, "-p", 8, "-n", 4, "-r", 1)
+    wanted = {"prompt": "Once", "n_predict": 4, "temperature": 0}
+    with running(rows, "-np", 1, "-c", 32) as server:
+        status, served = server.ask("/completion", wanted)
+    assert (status, served["content"]) == (200, reply["text"])

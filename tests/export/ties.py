@@ -2,7 +2,7 @@
 
 One code that differs moves the logits by about a step of one input, far more than float32 sums
 do, and all later codes with it. So a text is read token by token: where the logits differ, those
-codes of the token that lie within `TIE` of a boundary are tried the other way, until they agree.
+codes of the token that lie within `TIES` of a boundary are tried the other way, until they agree.
 """
 
 import math
@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-TIE = 1e-4
-"""Of a code's step, how far from a boundary the sums in float32 may err."""
+TIES = {"block_32": 3e-4, "block_256": 3e-4, "float16": 1e-3}
+"""Of a code's step, how far from a boundary sums in float32 may err; steps of float16 are finer."""
 CLOSE = 1e-5
 """Of the logits' spread: what they may differ by without a search."""
 MAX_RUNS = 200
@@ -43,25 +43,23 @@ class Rounding:
         """Forget the last pass."""
         self.flipped, self.near, self._last, self._number = frozenset(flipped), [], None, 0
 
-    def input(self, x: Tensor) -> int:
-        """The number of a linear layer's input."""
-        if x is not self._last:
-            self._last, self._number = x, self._number + 1
-        return self._number
+    def codes(self, exact: Tensor, kind: str, used: Tensor, source: Tensor) -> Tensor:
+        """Integers near `exact` [..., n_token, n_col], the input `source` in steps of its codes.
 
-    def codes(self, exact: Tensor, number: int, kind: str) -> Tensor:
-        """Integers near `exact` [..., n_token, n_block, size], an input in steps of its blocks."""
+        Columns that are not `used` (bool [n_col]) may fall either way unseen.
+        """
+        if source is not self._last:
+            self._last, self._number = source, self._number + 1
         codes = exact.round()
-        flat, rows = codes.flatten(-2), exact.flatten(-2)
-        flat = flat.reshape(-1, flat.shape[-1])
-        rows = rows.reshape(flat.shape)
-        for token, column in ((rows - rows.floor() - 0.5).abs() < TIE).nonzero().tolist():
-            place = (number, kind, token, column)
+        rows, flat = exact.flatten(0, -2), codes.flatten(0, -2)
+        close = ((rows - rows.floor() - 0.5).abs() < TIES[kind]) & used
+        for token, column in close.nonzero().tolist():
+            place = (self._number, kind, token, column)
             if place not in self.near:
                 self.near.append(place)
             if place in self.flipped:
                 flat[token, column] += 1 if rows[token, column] > flat[token, column] else -1
-        return flat.reshape(codes.shape)
+        return flat.view_as(codes)
 
 
 Run = Callable[[list[int], Iterable[Place]], tuple[Logits, list[Place]]]

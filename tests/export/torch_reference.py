@@ -24,18 +24,19 @@ from tests.export.ties import Rounding
 Parts = dict[Activation, Tensor]
 
 
-def rounded(x: Tensor, kind: Activation, rounding: Rounding) -> Tensor:
-    """float64 `x` [..., n_col] as a weight of this kind sees it."""
+def rounded(x: Tensor, kind: Activation, used: Tensor, rounding: Rounding) -> Tensor:
+    """float64 `x` [..., n_col] as a weight of this kind sees it; `used` are the columns it has."""
     if kind is Activation.FLOAT32:
         return x
     if kind is Activation.FLOAT16:
-        return x.half().to(x)
+        step = torch.exp2(x.abs().clamp(min=2.0**-14).log2().floor() - 10)
+        return rounding.codes(x / step, kind.value, used, x) * step
     blocks = x.unflatten(-1, (-1, LAYOUTS[kind].block_size))
     peak = blocks.abs().amax(-1, keepdim=True).clamp(min=1e-30)
     inverse = 127 / peak
     scale = (peak / 127).half().to(x) if kind is Activation.BLOCK_32 else 1 / inverse
-    codes = rounding.codes(blocks * inverse, rounding.input(x), kind.value)
-    return (codes * scale).flatten(-2)
+    codes = rounding.codes((blocks * inverse).flatten(-2), kind.value, used, x)
+    return (codes.view_as(blocks) * scale).flatten(-2)
 
 
 class RoundedLinear(nn.Module):
@@ -44,11 +45,15 @@ class RoundedLinear(nn.Module):
     def __init__(self, parts: Parts, bias: nn.Parameter | None, rounding: Rounding) -> None:
         super().__init__()
         self.parts = {kind: weight.double() for kind, weight in parts.items()}
+        self.used = {kind: (weight != 0).any(0) for kind, weight in parts.items()}
         self.bias, self.rounding = bias, rounding
 
     def forward(self, x: Tensor) -> Tensor:
         """float64 [..., n_row] of [..., n_col]."""
-        y = sum(rounded(x, kind, self.rounding) @ weight.T for kind, weight in self.parts.items())
+        y = sum(
+            rounded(x, kind, self.used[kind], self.rounding) @ weight.T
+            for kind, weight in self.parts.items()
+        )
         return y if self.bias is None else y + self.bias
 
 
