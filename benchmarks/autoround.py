@@ -4,10 +4,11 @@ Runs in an environment of AutoRound's own (pip install torch==2.13.0 auto-round 
 
     python -P benchmarks/autoround.py MODEL --calib calib.txt --out folder --types q4_k_m
 
-Writes `folder/TYPE-ITERS.gguf` and prints processor seconds; 0 iterations is its RTN mode,
-200 its tuned one. The calibration text is cut into pieces longer than a window, of which
-AutoRound reads the beginning of as many as it is asked for. (-P: `benchmarks/kernels.py` is not
-the library of that name that transformers looks for.)
+Writes `folder/TYPE-ITERS.gguf` and prints a line of JSON for each: seconds of the clock and of
+the processor, bytes. 0 iterations is its RTN mode, 200 its tuned one. The calibration text is
+cut into pieces longer than a window, of which AutoRound reads the beginning of as many as it is
+asked for. (-P: `benchmarks/kernels.py` is not the library of that name that transformers looks
+for.)
 """
 
 import argparse
@@ -22,20 +23,21 @@ from auto_round.export.export_to_gguf import (  # type: ignore[import-not-found]
     llama_cpp_conversion as converter,
 )
 
-# Characters that surely hold a window of 256 tokens of the demo model's small vocabulary.
-PIECE_CHARS = 1400
+# Characters that surely hold so many tokens of the demo model's small vocabulary.
+PIECE_CHARS, PIECE_TOKENS = 1400, 256
 
 
-def write_dataset(text: str, path: Path) -> None:
+def write_dataset(text: str, seq_len: int, path: Path) -> None:
     """The text as AutoRound reads local data: a list of strings."""
-    starts = range(0, len(text) - PIECE_CHARS, PIECE_CHARS)
-    path.write_text(json.dumps([text[start : start + PIECE_CHARS] for start in starts]))
+    size = -(-seq_len * PIECE_CHARS // PIECE_TOKENS)
+    pieces = [text[start : start + size] for start in range(0, len(text) - size, size)]
+    path.write_text(json.dumps(pieces))
 
 
-def quantize(args: argparse.Namespace, kind: str, iters: int, dataset: Path) -> float:
-    """Make one file; processor seconds."""
+def quantize(args: argparse.Namespace, kind: str, iters: int, dataset: Path) -> dict[str, object]:
+    """Make one file; what it took."""
     out = args.out / f"{kind}-{iters}.gguf"
-    began = time.process_time()
+    began, cores = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         rounder = AutoRound(
             str(args.model),
@@ -44,13 +46,15 @@ def quantize(args: argparse.Namespace, kind: str, iters: int, dataset: Path) -> 
             dataset=str(dataset),
             nsamples=args.nsamples,
             seqlen=args.seqlen,
-            device_map="cpu",
+            device_map=args.device,
             enable_torch_compile=False,
         )
         rounder.quantize_and_save(folder, format=f"gguf:{kind}")
         (made,) = Path(folder).rglob("*.gguf")
         shutil.move(made, out)
-    return time.process_time() - began
+    seconds, processor = time.perf_counter() - began, time.process_time() - cores
+    found = {"type": kind, "iters": iters, "seconds": seconds, "processor_seconds": processor}
+    return {**found, "bytes": out.stat().st_size}
 
 
 def name_pre_tokenizer(pre: str) -> None:
@@ -71,14 +75,15 @@ def main() -> None:
     parser.add_argument("--nsamples", type=int, default=128)
     parser.add_argument("--seqlen", type=int, default=256)
     parser.add_argument("--pre", default="qwen2", help="the vocabulary's pre-tokenizer")
+    parser.add_argument("--device", default="cpu", help="as AutoRound's device_map")
     args = parser.parse_args()
     name_pre_tokenizer(args.pre)
     args.out.mkdir(parents=True, exist_ok=True)
     dataset = args.out / "calibration.json"
-    write_dataset(args.calib.read_text(encoding="utf-8"), dataset)
+    write_dataset(args.calib.read_text(encoding="utf-8"), args.seqlen, dataset)
     for kind in args.types:
         for iters in args.iters:
-            print(kind, iters, f"{quantize(args, kind, iters, dataset):.0f} s", flush=True)
+            print(json.dumps(quantize(args, kind, iters, dataset)), flush=True)
 
 
 if __name__ == "__main__":

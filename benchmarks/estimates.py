@@ -45,9 +45,9 @@ NAMES = {
 }
 # n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab
 SHAPES = {
-    "middle": (8, 512, 1536, 8, 4, 4096),
+    "small": (2, 256, 768, 4, 2, 4096),
     "wide": (4, 1024, 2816, 16, 8, 8192),
-    "large": (20, 1024, 3328, 16, 8, 16384),
+    "0.2B": (12, 1024, 3328, 16, 8, 16384),
 }
 STORIES = Path(__file__).resolve().parents[1] / "demo" / "stories.txt"
 BRIEF_SECONDS = 0.5
@@ -74,14 +74,16 @@ CASES = (
     Case("demo normal", "demo", LIKE, "normal"),
     Case("demo best", "demo", None, "best"),
     Case("demo 3.5 bpw", "demo", Target(bpw=3.5), "normal"),
+    Case("demo 5.5 bpw", "demo", Target(bpw=5.5), "normal"),
     Case("demo own text", "demo", None, "fast", 32, 128, calib=False),
-    Case("middle plain", "middle"),
-    Case("middle fast", "middle", Target(bpw=4.5), "fast", 16),
-    Case("middle normal", "middle", None, "normal", 16),
+    Case("small fast", "small", LIKE, "fast", 32),
+    Case("small normal", "small", LIKE, "normal", 32),
+    Case("small best", "small", None, "best", 32),
+    Case("small 3.5 bpw", "small", Target(bpw=3.5), "normal", 32),
+    Case("wide preset", "wide", None, "fast", 16),
+    Case("wide streamed", "wide", None, "fast", 16, max_memory=1 << 30),
     Case("wide plain", "wide"),
-    Case("wide fast", "wide", LIKE, "fast", 16),
-    Case("wide streamed", "wide", LIKE, "fast", 16, max_memory=1 << 30),
-    Case("large fast", "large", LIKE, "fast", 16),
+    Case("0.2B preset", "0.2B", None, "fast", 8, 128),
 )
 
 
@@ -156,7 +158,7 @@ def compare(case: Case, work: Path, parts: list[str]) -> dict[str, Any]:
         found["forecast"] = in_process("forecast", case, work)
     if "actual" in parts:
         shutil.rmtree(work / "out", ignore_errors=True)
-        if case.effort == "fast":
+        if case.effort in ("", "fast"):
             shutil.rmtree(work / "stages", ignore_errors=True)
         for old in (work / "stages").glob("rounded-*"):
             old.unlink()

@@ -5,9 +5,10 @@
 
 Random weights of the shape are written layer by layer, then calibrated and converted to
 --bpw end to end. Prints one JSON object: seconds and peak memory per stage, calibration
-over a plain forward and backward pass, shares of the device's matrix rate and memory
-bandwidth, weights rounded per second, equal codes between CPU and device, and AutoRound's
-times where it is installed. What the machine cannot tell is null.
+over a plain forward and backward pass, shares of the matrix rate and the memory bandwidth
+that the device is measured to have, weights rounded per second, equal codes between CPU and
+device, and AutoRound's two modes where it is installed (null where it is not). A CPU takes the
+same way as a GPU; `timed` counts its cores, so that rates are one core's.
 """
 
 import argparse
@@ -15,28 +16,30 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.random_folder import llama_config, write_random_folder
 from benchmarks.stage_clock import StageClock
 from csaq_export.budget.target import Target
 from csaq_export.calibrated import SWEEPS, Request, convert_calibrated
-from csaq_export.device import find_device
+from csaq_export.device import compute_dtype, find_device
 from csaq_export.estimate import estimate_conversion
 from csaq_export.estimate.clock import timed, timed_alone
-from csaq_export.footprint import shapes_of
-from csaq_export.guidance import Calibrating
+from csaq_export.footprint import Shapes, shapes_of
+from csaq_export.guidance import TOKENS_AT_ONCE, Calibrating, n_held
 from csaq_export.layered_model import LayeredModel, open_layered
 from csaq_export.pipeline import Conversion
-from csaq_export.quantize import CODE_FORMATS
-from csaq_export.quantize.coded import unpack
+from csaq_export.quantize.coded import Coded, unpack
 from csaq_export.quantize.guided import encode_guided
+from csaq_export.quantize.packed import Packed
 from csaq_export.sensitivity import Sensitivity, Term
 from csaq_runtime.formats import GGMLType
 
@@ -61,6 +64,42 @@ def rates(device: torch.device) -> dict[str, float]:
     )
     found = {"matrix": best(lambda: one @ one, device), "copy": best(lambda: moved.clone(), device)}
     return {"multiply_adds": size**3 / found["matrix"], "bytes": 2 * moved.nbytes / found["copy"]}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage cannot do without, so that shares are those of an ideal device."""
+
+    multiply_adds: float
+    n_byte: float
+
+
+def calibration_work(shapes: Shapes, n_window: int, seq_len: int, device: torch.device) -> Work:
+    """Forward, forward again, gradients of inputs and of weights, curvatures; attention left out.
+
+    A batch of TOKENS_AT_ONCE reads the weights three times; the rest of its bytes are states.
+    """
+    n_token, width = n_window * seq_len, compute_dtype(device).itemsize
+    squares = shapes.n_layer * sum(n_col * n_col for _, n_col in shapes.layer)
+    squares += shapes.embedding[1] ** 2
+    head = prod(shapes.embedding)
+    weights = shapes.n_layer * shapes.layer_weights
+    adds = n_token * (4.0 * weights + 3.0 * head + squares)
+    read = 3.0 * width * (weights + head) * (n_token / TOKENS_AT_ONCE)
+    # Every matrix's inputs and outputs, forward twice and backward.
+    columns = shapes.n_layer * sum(n_row + n_col for n_row, n_col in shapes.layer)
+    return Work(adds, read + 3.0 * width * n_token * (columns + sum(shapes.embedding)))
+
+
+def rounding_work(shapes: Shapes, n_sweep: int) -> Work:
+    """Losses passed on to half of the columns, descent, and the factors (n_col³).
+
+    A weight is read and its code is written in float32; descent reads and writes it again.
+    """
+    adds = sum(
+        (0.5 + 2.5 * n_sweep) * n_row * n_col**2 + n_col**3 for n_row, n_col in shapes.matrices
+    )
+    return Work(float(adds), 8.0 * (1 + n_sweep) * shapes.n_weight)
 
 
 def best(work: Callable[[], object], device: torch.device) -> float:
@@ -91,19 +130,36 @@ def plain_seconds(model: LayeredModel, n_window: int, seq_len: int, device: torc
     return (len(decoder.layers) * layer + head) * n_window / n_batch_window
 
 
-def equal_codes(device: torch.device) -> dict[str, float]:
-    """Share of codes that CPU and device give alike, by type, on one random matrix."""
-    weight, inputs = torch.randn(256, 1024), torch.randn(4096, 1024)
-    term = Term(inputs.T @ inputs / 4096, torch.ones(256))
+def equal_codes(device: torch.device) -> dict[str, dict[str, float]]:
+    """By type, how many codes the CPU and `device` give `alike` for one random matrix.
+
+    Its curvature is summed where it is used; on the device the tokens are added in reverse
+    order, so that a CPU beside itself shows what the order alone does. `loss_ratio`: what the
+    device's codes lose, over what the CPU's do.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight, inputs = (torch.randn(n, 1024, generator=generator) for n in (256, 4096))
     found = {}
     for kind in COMPARED:
-        assert kind in CODE_FORMATS
-        here, there = (
-            unpack(encode_guided(weight.to(d), kind, Sensitivity((term,)).to(d), 2).cpu(), kind)
-            for d in (torch.device("cpu"), device)
-        )
-        found[kind.name] = float((here.codes == there.codes).double().mean())
+        here, least = _coded(kind, inputs, weight)
+        there, loss = _coded(kind, inputs.flip(0).to(device), weight.to(device))
+        found[kind.name] = {**alike(here, there), "loss_ratio": loss / least}
     return found
+
+
+def _coded(kind: GGMLType, inputs: Tensor, weight: Tensor) -> tuple[Coded, float]:
+    """A matrix rounded, and its loss."""
+    rows = torch.ones(len(weight), device=weight.device)
+    sensitivity = Sensitivity((Term(inputs.T @ inputs / len(inputs), rows),))
+    packed = encode_guided(weight, kind, sensitivity, 2)
+    loss = sensitivity.loss(Packed(kind, packed).weight() - weight)
+    return unpack(packed.cpu(), kind), loss
+
+
+def alike(here: Coded, there: Coded) -> dict[str, float]:
+    """Shares of equal codes, and of rows that are equal throughout."""
+    equal = here.codes == there.codes
+    return {"codes": float(equal.double().mean()), "rows": float(equal.all(1).double().mean())}
 
 
 def rounding_rates(device: torch.device) -> dict[str, dict[str, float]]:
@@ -124,20 +180,19 @@ def rounding_rates(device: torch.device) -> dict[str, dict[str, float]]:
     return found
 
 
-def autoround_seconds(folder: Path, work: Path, n_window: int, seq_len: int) -> dict[str, float]:
-    """Seconds of AutoRound's GGUF export, round-to-nearest and tuned; empty if not installed."""
+def autoround_figures(
+    folder: Path, text: Path, work: Path, arguments: argparse.Namespace
+) -> dict[str, Any] | None:
+    """Seconds and bytes of AutoRound's Q4_K_M, round-to-nearest and tuned; None without it."""
     if importlib.util.find_spec("auto_round") is None:
-        return {}
-    found = {}
-    for name, iters in (("rtn", 0), ("tuned", 200)):
-        command = [sys.executable, "-m", "auto_round", "--model", str(folder),
-                   "--iters", str(iters), "--format", "gguf:q4_k_m",
-                   "--nsamples", str(n_window), "--seqlen", str(seq_len),
-                   "--output_dir", str(work / f"autoround-{name}")]  # fmt: skip
-        began = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, check=False)
-        found[name] = time.perf_counter() - began if done.returncode == 0 else float("nan")
-    return found
+        return None
+    command = [sys.executable, "-P", str(Path(__file__).with_name("autoround.py")), str(folder),
+               "--calib", str(text), "--out", str(work / "autoround"), "--types", "q4_k_m",
+               "--nsamples", str(arguments.nsamples), "--seqlen", str(arguments.seqlen),
+               "--device", find_device(arguments.device).type]  # fmt: skip
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    made = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {"tuned" if each["iters"] else "rtn": each for each in made}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -167,29 +222,36 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "estimate": {stage.name: [stage.seconds, stage.memory] for stage in forecast.stages},
         **_ratios(clock, model, arguments, device),
         "rounded_per_second": rounding_rates(device),
-        "equal_codes": equal_codes(device) if device.type == "cuda" else None,
-        "autoround": autoround_seconds(folder, work, arguments.nsamples, arguments.seqlen) or None,
+        "equal_codes": equal_codes(device),
+        "autoround": autoround_figures(folder, text, work, arguments),
     }
 
 
 def _ratios(
     clock: StageClock, model: LayeredModel, arguments: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    """Calibration against the plain pass and the device's rates; rounding in weights per second."""
+    """Calibration against the plain pass; both stages' shares of what the device can do."""
     shapes, rate = shapes_of(model.slots.values()), rates(device)
-    n_token = arguments.nsamples * arguments.seqlen * 7 / 8
+    n_window = arguments.nsamples - n_held(arguments.nsamples)
     calibration = sum(clock.stages[name].seconds for name in ("forward", "backward"))
-    plain = plain_seconds(model, arguments.nsamples * 7 // 8, arguments.seqlen, device)
-    squares = sum(n_col * n_col for _, n_col in shapes.layer) * shapes.n_layer
-    adds = n_token * (4 * shapes.layer_weights * shapes.n_layer + squares)
-    cores = torch.get_num_threads() if device.type == "cpu" else 1
     rounding = clock.stages["rounding"].seconds
+    plain = plain_seconds(model, n_window, arguments.seqlen, device)
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    calibrating = calibration_work(shapes, n_window, arguments.seqlen, device)
+    rounded = rounding_work(shapes, SWEEPS[arguments.effort])
+
+    def share(work: Work, seconds: float) -> dict[str, float]:
+        return {
+            "of_matrix_rate": work.multiply_adds / seconds / (rate["multiply_adds"] * cores),
+            "of_bandwidth": work.n_byte / seconds / (rate["bytes"] * cores),
+        }
+
     return {
+        "measured_rates_per_core": rate,
         "calibration_over_plain": calibration / (plain / cores),
-        "calibration_share_of_matrix_rate": adds / calibration / (rate["multiply_adds"] * cores),
+        "calibration_share": share(calibrating, calibration),
+        "rounding_share": share(rounded, rounding),
         "rounding_weights_per_second": shapes.n_weight / rounding,
-        # Each weight is read as float32 once and its curvature passes once per column block.
-        "rounding_share_of_bandwidth": 8 * shapes.n_weight / rounding / (rate["bytes"] * cores),
     }
 
 

@@ -8,7 +8,7 @@ closer         measured against the stock preset of the size, the closer one sta
 refine         at the best effort: scales and norms tuned to the original's predictions
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,8 +187,20 @@ def _preset(model: Model, conversion: Conversion, request: Request, guidance: Gu
 def _budget(
     model: Model, conversion: Conversion, request: Request, guidance: Guidance, report: Report
 ) -> Budget:
+    return budget_of(
+        model, conversion, request, curves(guidance, report), _metadata(request, guidance)
+    )
+
+
+def budget_of(
+    model: Model,
+    conversion: Conversion,
+    request: Request,
+    found: Mapping[str, Curve],
+    metadata: Metadata,
+) -> Budget:
+    """What is solved for `request.target`, from the Curve of every matrix."""
     assert request.target is not None
-    found = curves(guidance, report)
     fixed = fixed_types(plan_model(model, "F16").tensors, conversion.overrides)
     limit = target_bytes(model, request.target)
     small = 8 * limit < CODEBOOKS_BELOW * sum(w.n_row * w.n_col for w in model.weights)
@@ -199,7 +211,7 @@ def _budget(
         for weight in model.weights
         if is_quantizable(Shape(weight.name, weight.shape))
     }
-    return Budget(model, allowed, limit, _metadata(request, guidance))
+    return Budget(model, allowed, limit, metadata)
 
 
 def _allowed(curve: Curve, request: Request, small: bool) -> Curve:

@@ -72,18 +72,20 @@ def method_options(command: Command) -> Command:
 
 
 def check_method(options: Mapping[str, Any], others: Mapping[str, object]) -> None:
-    """UsageError for an option of another method, and for `others` that no method takes."""
-    method = options["method"]
+    """UsageError for an option of another method, and for `others` that no recipe takes."""
+    method, layout = options["method"], options["layout"]
     for name, owner in _OWNERS.items():
         if options[name] is not None and method != owner:
             raise UsageError(f"--{name.replace('_', '-')} belongs to --method {owner}")
     if options["lora"] and method != "serq" and options["layout"] != "stock":
         raise UsageError("--lora belongs to --method serq, or to --layout stock of a rows file")
-    if method is None:
+    if method is None and layout is None:
         return
-    for name, value in {**others, **{key: options[key] for key in _NOT_TAKEN}}.items():
+    recipe = f"--layout {layout}" if method is None else f"--method {method}"
+    not_taken = {} if method is None else {key: options[key] for key in _NOT_TAKEN}
+    for name, value in {**others, **not_taken}.items():
         if value:
-            raise UsageError(f"--method {method} takes no --{name.replace('_', '-')}")
+            raise UsageError(f"{recipe} takes no --{name.replace('_', '-')}")
 
 
 def method_name(options: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def estimate_calibrated(
     stages.append(_calibrate(setting))
     stages += [types_stage(setting), tensors_stage(setting)] if job.sized else []
     stages.append(round_stage(setting))
-    stages += [compare_stage(setting)] if job.compared else []
+    stages += [compare_stage(setting)] if job.n_other else []
     stages += [tune_stage(setting)] if job.n_step else []
     stages.append(_write(setting))
     return Estimate(str(device), tuple(stages))
@@ -66,5 +66,6 @@ def _calibrate(setting: Setting) -> Stage:
 
 def _write(setting: Setting) -> Stage:
     job = setting.job
-    disk = setting.statistics_bytes + setting.packed_bytes + job.out_bytes
+    rounded = setting.packed_bytes((*job.matrices, *job.others))
+    disk = setting.statistics_bytes + rounded + job.out_bytes
     return Stage("write", SECONDS_PER_BYTE * job.out_bytes, PROCESS_BYTES["cpu"], disk)

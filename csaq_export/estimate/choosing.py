@@ -1,24 +1,16 @@
 """Seconds and bytes of choosing types: every matrix measured, then plans of the size compared."""
 
-import random
 from dataclasses import replace
 
 from csaq_export.budget.curve import MAX_SAMPLED_ROWS, ladder
-from csaq_export.budget.solver import Option, solve
 from csaq_export.costs import DEAREST_SHARE, MIDDLE, SMALL
-from csaq_export.estimate.clock import timed
 from csaq_export.estimate.job import Matrix
 from csaq_export.estimate.rounding import decode_rate, loss_seconds
 from csaq_export.estimate.setting import Setting
 from csaq_export.estimate.stage import Stage
 from csaq_export.footprint import state_bytes, walk_bytes
 from csaq_export.room import WALK_BYTES
-from csaq_runtime.formats import LAYOUTS, GGMLType
-
-# Shares of the matrices' rounding time that another plan of the size, and the preset, take
-# anew; plans solved for one that is measured. Not counted on many models: the least certain
-# figures here.
-SWAP_SHARE, PRESET_SHARE, SOLVED = 0.125, 0.5, 3.0
+from csaq_runtime.formats import GGMLType
 
 
 def types_stage(setting: Setting) -> Stage:
@@ -32,9 +24,10 @@ def _curve(setting: Setting, matrix: Matrix) -> float:
     n_row = min(matrix.n_row, MAX_SAMPLED_ROWS)
     types = ladder(matrix.n_col)
     loss = len(types) * loss_seconds(n_row, matrix.n_col, setting.device)
+    decoded = n_row * matrix.n_col * sum(decode_rate(kind, setting.device) for kind in types)
     # The groups of a tied embedding share the sample: a trial for their few rows brings little.
     whole = replace(matrix, n_group=1)
-    return loss + sum(setting.encoded(whole, kind, 0, n_row) for kind in types)
+    return loss + decoded + sum(setting.encoded(whole, kind, 0, n_row) for kind in types)
 
 
 def tensors_stage(setting: Setting) -> Stage:
@@ -80,36 +73,24 @@ def _walk_memory(setting: Setting, n_copy: int) -> int:
 
 
 def round_stage(setting: Setting) -> Stage:
-    """Every matrix; where plans are compared the first is solved for and measured, too."""
-    seconds = setting.rounding_seconds(setting.job.matrices) / setting.n_worker
+    """Every matrix; where plans are compared the first is measured, too."""
+    job = setting.job
+    seconds = setting.rounding_seconds(job.matrices) / setting.n_worker
     memory = setting.worker_bytes
-    if setting.job.compared:
-        seconds += setting.copy_seconds() / setting.n_core + 2 * _solver_seconds(setting)
+    if job.n_other:
+        seconds += setting.copy_seconds() / setting.n_core
         memory = max(memory, _walk_memory(setting, 1))
-    disk = setting.statistics_bytes + setting.packed_bytes
+    else:
+        seconds += job.search_seconds
+    disk = setting.statistics_bytes + setting.packed_bytes(job.matrices)
     return Stage("round", seconds, memory, disk)
 
 
 def compare_stage(setting: Setting) -> Stage:
-    """What other plans and the preset have of their own is rounded; all copies run."""
+    """What other plans and the preset have of their own is rounded; all run, two of them twice."""
     job = setting.job
-    anew = job.n_swap * SWAP_SHARE + PRESET_SHARE
-    rounding = setting.rounding_seconds(job.matrices) * anew / setting.n_worker
-    copies = (job.n_swap + 2) * setting.copy_seconds() / setting.n_core
-    seconds = rounding + copies + job.n_swap * SOLVED * _solver_seconds(setting)
+    rounding = setting.rounding_seconds(job.others) / setting.n_worker
+    copies = (job.n_other + 1) * setting.copy_seconds() / setting.n_core
     memory = max(setting.worker_bytes, _walk_memory(setting, 1))
-    disk = setting.statistics_bytes + int((1 + anew) * setting.packed_bytes)
-    return Stage("compare", seconds, memory, disk)
-
-
-def _solver_seconds(setting: Setting) -> float:
-    """Of choosing types once, with costs made up; one core does it."""
-    drawn = random.Random(0)
-    options = [
-        [
-            Option(int(m.n_weight * LAYOUTS[t].bpw / 8), drawn.random() * 4 ** -LAYOUTS[t].bpw)
-            for t in ladder(m.n_col)
-        ]
-        for m in setting.job.matrices
-    ]
-    return timed(lambda: solve(options, setting.packed_bytes), setting.device)
+    disk = setting.statistics_bytes + setting.packed_bytes((*job.matrices, *job.others))
+    return Stage("compare", rounding + copies + job.search_seconds, memory, disk)

@@ -2,20 +2,18 @@
 
 from pathlib import Path
 
-from csaq_export.budget.allocate import target_bytes
-from csaq_export.calibrated import SWAPS, SWEEPS, TUNING_STEPS, Request, local_folder, uses_of
+from csaq_export.calibrated import SWEEPS, TUNING_STEPS, Request, local_folder, uses_of
 from csaq_export.calibration import read_calibration
 from csaq_export.device import find_device
 from csaq_export.estimate.calibrated import estimate_calibrated
 from csaq_export.estimate.job import Job, Matrix
+from csaq_export.estimate.search import Search, likely_search
 from csaq_export.estimate.stage import Estimate
 from csaq_export.guidance import PROBE_WINDOWS, Calibrating, n_held, open_within
 from csaq_export.model import Model
 from csaq_export.overrides import overridden
 from csaq_export.pipeline import Conversion
 from csaq_export.plan import Plan, plan_model
-from csaq_export.presets import PRESETS
-from csaq_export.rival import rival_preset
 from csaq_export.room import check_room
 from csaq_export.sensitivity import N_MIXTURE_GROUP
 from csaq_export.source import open_model
@@ -38,9 +36,10 @@ def estimate_conversion(conversion: Conversion, request: Request) -> Estimate:
 
 
 def job_of(model: Model, folder: Path, conversion: Conversion, request: Request) -> Job:
-    """The Job; types that a calibration will choose are taken to be a preset's of the size."""
-    plan = _likely_plan(model, conversion, request)
-    wanted, sized = request.calibrating, request.target is not None
+    """The Job; types that a calibration will choose are those of `likely_search`."""
+    search = _search(model, conversion, request)
+    plan, wanted = search.plans[0], request.calibrating
+    matrices, candidates = matrices_of(plan), [matrices_of(each) for each in search.plans[1:]]
     n_window = _n_window(folder, wanted)
     held = n_held(n_window)
     return Job(
@@ -49,13 +48,14 @@ def job_of(model: Model, folder: Path, conversion: Conversion, request: Request)
         batch_size=wanted.batch_size,
         n_held=held,
         n_probe=min(held, PROBE_WINDOWS),
-        matrices=matrices_of(plan),
+        matrices=matrices,
         out_bytes=plan.n_bytes,
-        sized=sized,
-        compared=sized and SWAPS[request.effort] > 0,
+        sized=request.target is not None,
         n_sweep=SWEEPS[request.effort],
         n_step=TUNING_STEPS[request.effort],
-        n_swap=SWAPS[request.effort],
+        others=tuple(dict.fromkeys(m for each in candidates for m in each if m not in matrices)),
+        n_other=len(candidates),
+        search_seconds=search.seconds,
         own_text=wanted.source is None,
         max_memory=wanted.max_memory,
     )
@@ -72,14 +72,12 @@ def matrices_of(plan: Plan) -> tuple[Matrix, ...]:
     )
 
 
-def _likely_plan(model: Model, conversion: Conversion, request: Request) -> Plan:
-    if request.target is None:
-        preset = plan_model(model, conversion.type, importance=True)
-        return overridden(model, preset, conversion.overrides)
-    limit = target_bytes(model, request.target)
-    fitting = rival_preset(model, limit, request.floor, conversion.overrides)
-    plans = (plan_model(model, name, importance=True) for name in PRESETS)
-    return fitting or min(plans, key=lambda plan: plan.n_bytes)
+def _search(model: Model, conversion: Conversion, request: Request) -> Search:
+    """The preset asked for, or what is probably found for a size."""
+    if request.target is not None:
+        return likely_search(model, conversion, request)
+    preset = plan_model(model, conversion.type, importance=True)
+    return Search((overridden(model, preset, conversion.overrides),), 0.0)
 
 
 def _n_window(folder: Path, wanted: Calibrating) -> int:

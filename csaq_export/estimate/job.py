@@ -27,8 +27,9 @@ class Job:
 
     `n_window` windows of `seq_len` tokens are observed `batch_size` at a time, after being
     written by the model if `own_text`; of `n_held` kept back `n_probe` are measured. The
-    `matrices` have the types that most will have; `sized`: types are chosen for a size,
-    `compared` with a preset and `n_swap` plans of that size; `n_sweep`, `n_step`: effort.
+    `matrices` have the types that they will probably have. `sized`: types are chosen for a
+    size, which takes `search_seconds`; `others` are what is rounded for the other plans of
+    the size, of which `n_other` are measured. `n_sweep`, `n_step`: effort.
     """
 
     n_window: int
@@ -39,10 +40,11 @@ class Job:
     matrices: tuple[Matrix, ...]
     out_bytes: int
     sized: bool
-    compared: bool
     n_sweep: int
     n_step: int
-    n_swap: int = 0
+    others: tuple[Matrix, ...] = ()
+    n_other: int = 0
+    search_seconds: float = 0.0
     own_text: bool = False
     max_memory: int | None = None
 

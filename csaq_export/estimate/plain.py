@@ -1,21 +1,19 @@
 """A plain conversion's Estimate: rows stream from the source through the encoder to the file."""
 
-import os
-
 import torch
 
-from csaq_export.estimate.clock import timed
+from csaq_export.estimate.clock import timed_threads
 from csaq_export.estimate.stage import Estimate, Stage
-from csaq_export.footprint import PROCESS_BYTES
 from csaq_export.plan import Plan, TensorPlan
 from csaq_export.quantize import encode
 from csaq_export.weight import CHUNK_WEIGHTS
 from csaq_runtime.formats import GGMLType
 
+# Python and torch, without transformers.
+PROCESS_BYTES = 410 << 20
 # Float32 copies of a chunk of rows that reading, checking and encoding hold.
 CHUNK_COPIES = 6
 TRIAL_WEIGHTS = 1 << 18
-CPU = torch.device("cpu")
 
 
 def estimate_plain(plan: Plan) -> Estimate:
@@ -25,10 +23,9 @@ def estimate_plain(plan: Plan) -> Estimate:
     for tensor in sorted(encoded, key=_n_weight, reverse=True):
         if tensor.type not in rates:
             rates[tensor.type] = _rate(tensor)
-    core_seconds = sum(_n_weight(tensor) * rates[tensor.type] for tensor in encoded)
-    seconds = core_seconds / min(torch.get_num_threads(), os.cpu_count() or 1)
+    seconds = sum(_n_weight(tensor) * rates[tensor.type] for tensor in encoded)
     largest = max(map(_n_weight, plan.tensors))
-    memory = PROCESS_BYTES["cpu"] + 4 * CHUNK_COPIES * min(largest, CHUNK_WEIGHTS)
+    memory = PROCESS_BYTES + 4 * CHUNK_COPIES * min(largest, CHUNK_WEIGHTS)
     return Estimate("cpu", (Stage("convert", seconds, memory, plan.n_bytes),))
 
 
@@ -42,4 +39,4 @@ def _rate(tensor: TensorPlan) -> float:
     n_row = max(1, min(weight.n_row, TRIAL_WEIGHTS // weight.n_col))
     values = torch.randn(n_row, weight.n_col, generator=torch.Generator().manual_seed(0))
     encode(values[:1], tensor.type)
-    return timed(lambda: encode(values, tensor.type), CPU) / values.numel()
+    return timed_threads(lambda: encode(values, tensor.type)) / values.numel()

@@ -5,17 +5,16 @@ are passed on to the columns behind: the first is tried on 256 columns, the seco
 matrix's own width. The factors of a curvature take n_col³ and are tried on fewer columns.
 """
 
-import time
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from csaq_export.estimate.clock import timed_alone
-from csaq_export.parallel import in_parallel
+from csaq_export.estimate.clock import slowdown, timed_alone
 from csaq_export.quantize.descent import GROUP
 from csaq_export.quantize.encode import encode
 from csaq_export.quantize.float_bytes import FLOAT_TYPES
+from csaq_export.quantize.grid_format import GRID_FORMATS
 from csaq_export.quantize.guided import Guide, encode_by, guides, rows_at_once
 from csaq_export.quantize.packed import Packed
 from csaq_export.sensitivity import Sensitivity, Term, shrunk
@@ -25,43 +24,44 @@ from csaq_runtime.formats import LAYOUTS, GGMLType
 NARROW = 256
 # Columns of which factors are tried; those of wider curvatures follow from two trials.
 FEW_COLUMNS, MORE_COLUMNS = 512, 1280
-# Beyond this a trial was disturbed.
-MOST_SLOWDOWN = 1.5
+# Fewer rows are tried more than once, for seconds of one short trial scatter.
+STEADY_ROWS = 512
 _N_TOKEN = 1000.0
 
 
 def rounding_seconds(
-    ggml_type: GGMLType, n_row: int, n_col: int, n_sweep: int, device: torch.device
+    ggml_type: GGMLType,
+    shape: tuple[int, int],
+    n_sweep: int,
+    device: torch.device,
+    n_worker: int = 1,
 ) -> float:
-    """Seconds of `encode_by` without the factors."""
+    """Seconds of `encode_by` without the factors, while `n_worker` matrices are rounded.
+
+    `shape` is (n_row, n_col).
+    """
+    n_row, n_col = shape
     if ggml_type in FLOAT_TYPES:
         return n_row * n_col * _float_rate(device)
     most = rows_at_once(n_col, device)
     full, rest = divmod(n_row, most)
-    found = full * _chunk(ggml_type, most, n_col, n_sweep, device)
-    return found + (_chunk(ggml_type, rest, n_col, n_sweep, device) if rest else 0.0)
+    parts = [(full, most), (1, rest)] if rest else [(full, most)]
+    return sum(
+        n * (_narrow_part(ggml_type, (rows, n_col), n_sweep, device, n_worker)
+             + _wide_part(ggml_type, (rows, n_col), n_sweep, device))
+        for n, rows in parts if n
+    )  # fmt: skip
 
 
 @cache
-def slowdown(n_row: int, n_worker: int, device: torch.device) -> float:
-    """How many times as long rounding `n_row` rows takes with `n_worker` side by side as alone.
-
-    1 where they do not hinder each other; `n_worker` and more where they take turns, as
-    threads of Python do in operations as short as those on few rows.
-    """
-    if n_worker == 1 or device.type == "cuda":
-        return 1.0
+def _hindered(ggml_type: GGMLType, n_row: int, n_worker: int, device: torch.device) -> float:
+    """The `slowdown` of rounding `n_row` rows."""
     weight, rows = _random(n_row, NARROW, device), torch.arange(n_row, device=device)
     curvature = _curvature(NARROW, device)
     guide = Guide(rows, curvature, curvature.triu())
-    _warm(GGMLType.Q4_K, device)
-
-    def seconds(n: int) -> float:
-        start = time.perf_counter()
-        in_parallel(lambda _: encode_by(weight, GGMLType.Q4_K, (guide,), 0), range(n), device, n)
-        return time.perf_counter() - start
-
-    return min(max(1.0, seconds(n_worker) / seconds(1)), MOST_SLOWDOWN * n_worker)
+    _warm(ggml_type, device)
+    n_each = max(2, STEADY_ROWS // n_row)
+    return slowdown(lambda: encode_by(weight, ggml_type, (guide,), 0), n_each, n_worker, device)
 
 
 @cache
@@ -103,40 +103,73 @@ def _float_rate(device: torch.device) -> float:
     return timed_alone(lambda: encode(weight, GGMLType.F16), device) / weight.numel()
 
 
-@cache
-def _chunk(
-    ggml_type: GGMLType, n_row: int, n_col: int, n_sweep: int, device: torch.device
+def _narrow_part(
+    ggml_type: GGMLType, shape: tuple[int, int], n_sweep: int, device: torch.device, n_worker: int
 ) -> float:
-    """Rows that are rounded together."""
+    """Rows that are rounded together, a super-block of columns after the other.
+
+    What waiting for each other adds depends on the number of operations, which is that of
+    related types, and not on how long they take.
+    """
+    n_row, n_col = shape
     width = min(NARROW, n_col)
-    plain, swept = _narrow(ggml_type, n_row, width, device, n_sweep > 0)
-    found, beyond = n_col / width * (plain + n_sweep * swept), n_col - width
-    if beyond <= 0:
-        return found
-    size = min(LAYOUTS[ggml_type].block_size, width)
-    # Every block's losses reach half of the others on average.
-    found += n_col / size * _passing(n_row, size, n_col, device) * beyond / n_col
-    if swept:
-        products = 2 * n_col / NARROW * _product(n_row, n_col, device)
-        groups = n_col / GROUP * _passing(n_row, GROUP, n_col, device)
-        found += n_sweep * (products + groups) * beyond / n_col
-    return found
+    is_grid = ggml_type in GRID_FORMATS
+    alike = GGMLType.IQ3_S if is_grid else GGMLType.Q4_K
+    more = _hindered(alike, n_row, n_worker, device) - 1
+    found = _narrow(ggml_type, n_row, width, device)
+    if more > 0:
+        found += more * _narrow(alike, n_row, NARROW, device) * width / NARROW
+    if n_sweep and not is_grid:
+        found += n_sweep * _sweep(n_row, width, device) * (1 + more)
+    return n_col / width * found
 
 
 @cache
-def _narrow(
-    ggml_type: GGMLType, n_row: int, width: int, device: torch.device, sweeps: bool
-) -> tuple[float, float]:
-    """Seconds of feedback, and of a sweep, on `width` columns."""
-    weight, rows = _random(n_row, width, device), torch.arange(n_row, device=device)
-    (guide,) = guides(Sensitivity((Term(_curvature(width, device), rows.float()),)), device)
+def _wide_part(
+    ggml_type: GGMLType, shape: tuple[int, int], n_sweep: int, device: torch.device
+) -> float:
+    """Products that carry what a super-block lost to the columns behind it."""
+    n_row, n_col = shape
+    beyond = n_col - NARROW
+    if beyond <= 0:
+        return 0.0
+    size = min(LAYOUTS[ggml_type].block_size, NARROW)
+    # Every block's losses reach half of the others on average.
+    found = n_col / size * _passing(n_row, size, n_col, device)
+    if n_sweep and ggml_type not in GRID_FORMATS:
+        products = 2 * n_col / NARROW * _product(n_row, n_col, device)
+        found += n_sweep * (products + n_col / GROUP * _passing(n_row, GROUP, n_col, device))
+    return found * beyond / n_col
 
-    def seconds(n_sweep: int) -> float:
-        return timed_alone(lambda: encode_by(weight, ggml_type, (guide,), n_sweep), device)
 
+@cache
+def _narrow(ggml_type: GGMLType, n_row: int, width: int, device: torch.device) -> float:
+    """Seconds of feedback on `width` columns."""
+    return _encoding(ggml_type, (n_row, width), 0, device)
+
+
+@cache
+def _sweep(n_row: int, width: int, device: torch.device) -> float:
+    """Seconds of a sweep of descent on `width` columns: types differ little."""
+    alike = GGMLType.Q8_0 if width % NARROW else GGMLType.Q4_K
+    swept = _encoding(alike, (n_row, width), 1, device)
+    return max(0.0, swept - _narrow(alike, n_row, width, device))
+
+
+def _encoding(
+    ggml_type: GGMLType, shape: tuple[int, int], n_sweep: int, device: torch.device
+) -> float:
+    """Seconds of `encode_by` for all of a matrix of few columns."""
+    weight, rows = _random(*shape, device), torch.arange(shape[0], device=device)
+    (guide,) = guides(Sensitivity((Term(_curvature(shape[1], device), rows.float()),)), device)
     _warm(ggml_type, device)
-    plain = seconds(0)
-    return plain, max(0.0, seconds(1) - plain) if sweeps else 0.0
+    times = max(1, STEADY_ROWS // shape[0])
+
+    def work() -> None:
+        for _ in range(times):
+            encode_by(weight, ggml_type, (guide,), n_sweep)
+
+    return timed_alone(work, device) / times
 
 
 @cache

@@ -8,9 +8,8 @@ import torch
 from csaq_export.device import compute_dtype
 from csaq_export.estimate.job import Job, Matrix
 from csaq_export.estimate.layers import LayerTrial
-from csaq_export.estimate.rounding import decode_rate, factor_seconds, rounding_seconds, slowdown
+from csaq_export.estimate.rounding import decode_rate, factor_seconds, rounding_seconds
 from csaq_export.footprint import Shapes, n_worker, worker_bytes
-from csaq_export.quantize.guided import rows_at_once
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
 
@@ -46,10 +45,9 @@ class Setting:
         squares = sum(n_col * n_col for _, n_col in (*self.shapes.matrices, self.shapes.embedding))
         return 4 * squares + rows
 
-    @property
-    def packed_bytes(self) -> int:
-        """All matrices rounded."""
-        return int(sum(m.n_weight * LAYOUTS[m.type].bpw / 8 for m in self.job.matrices))
+    def packed_bytes(self, matrices: Sequence[Matrix]) -> int:
+        """Of matrices when they are rounded."""
+        return int(sum(m.n_weight * LAYOUTS[m.type].bpw / 8 for m in matrices))
 
     def kept_bytes(self, taken: int) -> int:
         """Weights that stay in memory beside what a stage takes."""
@@ -66,9 +64,10 @@ class Setting:
     ) -> float:
         """Core seconds of rounding a matrix, or `n_row` rows of every group."""
         n_row = n_row or -(-matrix.n_row // matrix.n_group)
-        each = rounding_seconds(ggml_type, n_row, matrix.n_col, n_sweep, self.device)
-        at_once = min(n_row, rows_at_once(matrix.n_col, self.device))
-        return matrix.n_group * each * slowdown(at_once, self.n_worker, self.device)
+        shape = n_row, matrix.n_col
+        return matrix.n_group * rounding_seconds(
+            ggml_type, shape, n_sweep, self.device, self.n_worker
+        )
 
     def rounding_seconds(self, matrices: Sequence[Matrix]) -> float:
         """Core seconds of rounding them from the files at the job's effort."""

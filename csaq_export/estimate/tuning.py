@@ -21,7 +21,8 @@ def tune_stage(setting: Setting) -> Stage:
     probes = 3 * job.n_held * job.seq_len * teacher
     seconds = (job.n_step * step + probes) / setting.n_core
     memory = tuning_bytes(shapes, TOKENS_AT_ONCE, setting.device)
-    packed = setting.statistics_bytes + 2 * setting.packed_bytes
+    matrices = (*job.matrices, *job.others, *job.matrices)
+    packed = setting.statistics_bytes + setting.packed_bytes(matrices)
     return Stage("tune", seconds, memory, packed)
 
 

@@ -64,6 +64,7 @@ def collect(
 def run_forward(run: Run, report: Report) -> None:
     """Store the input of every layer, and the last one's output."""
     n_layer, device, lanes = len(run.decoder.layers), run.settings.device, run.own_lanes()
+    report("forward", 0, n_layer)
     if not run.has("input-0", lanes):
         embedding = run.decoder.embedding
         with torch.no_grad(), run.decoder.placed(embedding, device):

@@ -36,6 +36,8 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 def test_options_that_no_method_takes_are_refused():
     with pytest.raises(UsageError, match="takes no --dry-run"):
         check_method(NOTHING | {"method": "tiers"}, {"dry-run": True})
+    with pytest.raises(UsageError, match="--layout stock takes no --dry-run"):
+        check_method(NOTHING | {"layout": "stock"}, {"dry-run": True})
     check_method(NOTHING, {"dry-run": True})
 
 

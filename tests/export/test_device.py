@@ -4,9 +4,12 @@ Inside `torch.device("meta")` a tensor made without a device has no values, and 
 with one that has is an error: what a CUDA device would trip over, without one.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from benchmarks.gpu_stage import alike
 from csaq_export import layered_model
 from csaq_export.budget.curve import LADDER, SMALL_BLOCK_LADDER, measure_curve
 from csaq_export.budget.walk import divergences
@@ -14,12 +17,14 @@ from csaq_export.calibration import Calibration
 from csaq_export.device import compute_dtype, find_device
 from csaq_export.layered_model import open_layered
 from csaq_export.quantize import decode, encode
+from csaq_export.quantize.coded import unpack
 from csaq_export.quantize.guided import encode_guided
 from csaq_export.sensitivity import Sensitivity, Term
 from csaq_export.statistics import Collection, collect
 from csaq_export.statistics.linear import lookup_statistics, observe
 from csaq_export.workdir import WorkDir
 from csaq_runtime.errors import UsageError
+from csaq_runtime.formats import GGMLType
 from tests.export.models import save_folder
 
 CPU = torch.device("cpu")
@@ -57,6 +62,15 @@ def test_curves_and_statistics_stay_on_the_device_of_their_inputs(matrix):
         looked_up = lookup_statistics(ids, delta, 7)
     for statistics in (seen, looked_up):
         assert {tensor.device.type for tensor in statistics.tensors().values()} == {"cpu"}
+
+
+def test_equal_codes_are_counted_one_by_one_and_by_rows(matrix):
+    here = unpack(encode(matrix[0], GGMLType.Q8_0), GGMLType.Q8_0)
+    codes = here.codes.clone()
+    codes[1, 3] ^= 1
+    codes[1, 9] ^= 1
+    assert alike(here, here) == {"codes": 1.0, "rows": 1.0}
+    assert alike(here, replace(here, codes=codes)) == {"codes": 1 - 2 / 4096, "rows": 1 - 1 / 8}
 
 
 @pytest.fixture(scope="module")

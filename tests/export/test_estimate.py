@@ -63,13 +63,13 @@ def test_the_job_has_the_windows_of_the_text_and_a_presets_types(folder, job):
 def test_stages_are_those_of_the_request(folder, job):
     names = ["calibrate", "measure types", "measure tensors", "round", "compare", "write"]
     assert list(stages(folder, job)) == names
-    plain = stages(folder, job, sized=False, compared=False, n_step=10)
+    plain = stages(folder, job, sized=False, n_other=0, n_step=10)
     assert list(plain) == ["calibrate", "round", "tune", "write"]
-    assert "write text" in stages(folder, job, sized=False, compared=False, own_text=True)
+    assert "write text" in stages(folder, job, sized=False, n_other=0, own_text=True)
 
 
 def test_more_text_takes_longer_and_more_disk_but_no_more_memory(folder, job):
-    few = {"batch_size": 8, "sized": False, "compared": False}
+    few = {"batch_size": 8, "sized": False, "n_other": 0}
     short, long = (stages(folder, job, n_window=n, **few)["calibrate"] for n in (16, 1600))
     assert long.seconds > 10 * short.seconds
     assert long.disk > 10 * short.disk
@@ -77,12 +77,12 @@ def test_more_text_takes_longer_and_more_disk_but_no_more_memory(folder, job):
 
 
 def test_descent_adds_to_rounding():
-    fast, best = (rounding_seconds(GGMLType.Q4_0, 64, 512, n, CPU) for n in (0, 40))
+    fast, best = (rounding_seconds(GGMLType.Q4_0, (64, 512), n, CPU) for n in (0, 40))
     assert best > fast > 0
 
 
 def test_rounding_grows_with_rows_and_factors_with_columns():
-    few, more = (rounding_seconds(GGMLType.Q8_0, n, 256, 0, CPU) for n in (1024, 20 * 1024))
+    few, more = (rounding_seconds(GGMLType.Q8_0, (n, 256), 0, CPU) for n in (1024, 20 * 1024))
     assert more == pytest.approx(20 * few)
     narrow, wide = (factor_seconds(n, CPU) for n in (2048, 8192))
     assert 16 * narrow <= wide <= 64 * narrow * 1.01
