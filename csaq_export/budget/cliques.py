@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 PROTECTED_BITS = 8
 # Of all bytes: a clique with more is large beside what a greedy rule has left to spend.
 _LARGE = 0.02
+# Costs are forecasts: less than a tenth saved is not known to be saved.
+_WORTH = 0.9
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def lift_large(cliques: Sequence[Clique], limit: int) -> list[Clique]:
     """`cliques` with large ones lifted to the option with which `solve` leaves the least cost.
 
     Small steps that save more per byte leave no room for a large one that saves more than all of
-    them. So each option of a large clique is tried, one clique after the other.
+    them. So each option of a large clique is tried, one clique after the other, and taken where it
+    saves a tenth at least.
     """
     found, best = list(cliques), _cost_solved(cliques, limit)
     large = _LARGE * least_bytes(cliques)
@@ -89,7 +92,7 @@ def lift_large(cliques: Sequence[Clique], limit: int) -> list[Clique]:
         for level in range(clique.least + 1, len(clique.cost)):
             tried = [*found[:number], replace(clique, least=level), *found[number + 1 :]]
             cost = _cost_solved(tried, limit)
-            if cost < best:
+            if cost < _WORTH * best:
                 found, best = tried, cost
     return found
 
