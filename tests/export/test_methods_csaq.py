@@ -90,9 +90,9 @@ def test_too_few_bits_are_refused_with_the_arithmetic(made, tmp_path):
         convert_csaq(Conversion(str(folder), tmp_path / "x.gguf", "Q4_K_M"), request, silent)
 
 
-def test_files_below_3_bits_have_codebooks_for_rows_of_2_and_3():
+def test_small_files_have_codebooks_for_rows_of_2_and_3():
     calibrating = Calibrating("calib.txt", 8, 16, 0, "cpu")
-    small, large = (CsaqRequest(calibrating, bpw, (2, 3, 4)).types(256) for bpw in (2.9, 3.0))
+    small, large = (CsaqRequest(calibrating, bpw, (2, 3, 4)).types(256) for bpw in (3.4, 3.5))
     assert [kind.name for kind in small.values()] == ["IQ2_XXS", "IQ3_XXS", "Q4_K"]
     assert [kind.name for kind in large.values()] == ["Q2_K", "Q3_K", "Q4_K"]
 

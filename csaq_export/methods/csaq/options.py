@@ -19,8 +19,8 @@ TYPES = {
 }  # fmt: skip
 """Group size → bits → type. ggml's blocks fix how many weights share a scale."""
 CODEBOOKS = {2: GGMLType.IQ2_XXS, 3: GGMLType.IQ3_XXS}
-"""Types of 2.06 and 3.06 bits for files too small for 2.63 and 3.44."""
-CODEBOOKS_BELOW = 3.0
+"""Types of 2.06 and 3.06 bits for small files, instead of 2.63 and 3.44."""
+CODEBOOKS_BELOW = 3.5
 """Bits per weight of the file asked for."""
 DEFAULT_BITS = (2, 4, 8, 16)
 
