@@ -1,27 +1,38 @@
-"""Replies with and without drafts: `python benchmarks/speculation.py FILE… [--threads 1] [-n 200]`.
+"""Replies with drafts beside plain ones: `python -m benchmarks.speculation FILE… [--head SIDECAR]`.
 
-Per file and kind of prompt (a story to begin; a story repeated with small changes): tokens per
-second plain and with `--spec auto`, in turn and each in an engine that has seen no text before, the
-share of drafted tokens that stood, tokens per step. Seconds are of CPU where one thread is used, as
-others may use the machine. Every reply with drafts is compared with the plain one, greedy and
-sampled, and one with a fixed draft length as well; a difference ends the program with an error.
+Per file: what steps of several tokens cost. Then per kind of reply (a story; a reply that falls
+into repetition; an edit: the prompt's text once more with small changes, which is forced, whatever
+the model would say) and drafter: a, the share of drafted tokens that stood; tokens per step; c and
+v, what a drafted token and a step with its mean draft took, in plain steps; the speed that follows,
+and the one measured against plain decoding, in turn with it. Every reply is compared with the plain
+one; a difference ends the program with an error. `--peer DIR`: llama.cpp's programs there, plain
+and with their own look-ups, on the same file and prompts. Nothing else should run meanwhile.
 """
 
 import argparse
-import os
+import re
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "runtime")]
+import numpy as np
+from numpy.typing import NDArray
 
-from csaq_runtime.engine import Engine  # noqa: E402
-from csaq_runtime.sample import Sampling  # noqa: E402
-from csaq_runtime.speculate.ngram import NGramDrafter  # noqa: E402
+from csaq_runtime.batch import Span
+from csaq_runtime.engine import Engine
+from csaq_runtime.kernels.dispatch import PLANE_FORMATS
+from csaq_runtime.sample import Sampler, Sampling
+from csaq_runtime.speculate.choose import DEFAULT_DRAFT, choose_strategy
+from csaq_runtime.speculate.decoder import Decoder
+from csaq_runtime.speculate.drafter import Draft
+from csaq_runtime.speculate.head import HeadDrafter
+from csaq_runtime.speculate.head_file import load_head
+from csaq_runtime.speculate.strategy import State, Strategy
 
 STORY = (
     "Once upon a time, there was a little girl named Lily. She loved to play with her toys. One "
@@ -29,86 +40,254 @@ STORY = (
     'took the apple to her mom and said, "Mom, can I eat the apple?" Her mom smiled and said, '
     '"Yes, but you have to wash your hands first." Lily washed her hands and ate the apple.\n\n'
 )
-PROMPTS = {
-    "open": ["Once upon a time, there was a dragon", "Tom and Sue went to the park.", "The old"],
-    "copy": [
-        STORY + STORY.replace("Lily", "Anna") + STORY.replace("Lily", "Lucy")[:60],
-        STORY + STORY.replace("apple", "pear") + STORY.replace("apple", "cake")[:140],
-    ],
-}
-SAMPLINGS = (Sampling(temperature=0), Sampling(temperature=0.8, seed=3))
-FIXED_LENGTHS = (1, 3, 7, 15)
-N_CTX = 1024
-
-
-@dataclass
-class Reply:
-    """Ids of a reply, seconds per token, tokens per step, drafted and accepted tokens."""
-
-    ids: list[int]
-    seconds: float
-    per_step: float
-    n_drafted: int
-    n_accepted: int
+EDITED = STORY.replace("Lily", "Anna").replace("big, red", "small, green")
+STORIES = ("Once upon a time, there was a girl who", "Tom and Sue went to the park.", "The old")
+REPETITIVE = "Once upon a time, there was a dragon"
+SAMPLED = Sampling(temperature=0.8, seed=3)
+N_CTX, N_TIMED = 1024, 15
+SIZES = (1, 2, 4, 8, 16)
+PEER_MODES = ("ngram-simple", "ngram-map-k", "ngram-mod", "ngram-cache")
+PEER_SECONDS = 60
 
 
 def main() -> None:
-    """Print a Markdown row per file, kind and sampling."""
+    """Print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--head", type=Path, help="sidecar of a head")
+    parser.add_argument("--peer", type=Path, help="folder of llama.cpp's programs")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-n", type=int, default=200, help="tokens of a reply")
     arguments = parser.parse_args()
-    print("| file | prompts | temperature | plain t/s | auto | accepted | tokens/step | compared |")
-    print("|---|---|---|---|---|---|---|---|")
     for path in arguments.files:
-        for kind, prompts in PROMPTS.items():
-            for sampling in SAMPLINGS:
-                row = compared(path, prompts, sampling, arguments.n, arguments.threads)
-                print(f"| {path.stem} | {kind} | {sampling.temperature} | {row} |", flush=True)
-    print(f"load {os.getloadavg()[0]:.1f}")
+        with Engine.open(path, n_ctx=N_CTX, n_threads=arguments.threads) as engine:
+            costs = step_costs(engine)
+            print_costs(path, costs)
+            compare(engine, path, costs, arguments)
+        if arguments.peer:
+            print_peer(path, arguments)
 
 
-def compared(path: Path, prompts: Sequence[str], sampling: Sampling, n: int, threads: int) -> str:
-    """Cells of one row, once all replies have been found equal."""
-    pairs, n_compared = [], 0
-    for prompt in prompts:
-        with Engine.open(path, n_ctx=N_CTX, n_threads=threads) as engine:
-            plain = reply(engine, prompt, sampling, n, threads)
-            for length in FIXED_LENGTHS:
-                ids = engine.vocabulary.encode(prompt)
-                steps = engine.generate(ids, sampling, n, NGramDrafter(), length)
-                n_compared += same(plain, [step.token_id for step in steps])
-        with Engine.open(path, n_ctx=N_CTX, n_threads=threads, spec="auto") as engine:
-            auto = reply(engine, prompt, sampling, n, threads)
-            n_compared += same(plain, auto.ids)
-        pairs.append((plain, auto))
-    speedup = statistics.mean(plain.seconds / auto.seconds for plain, auto in pairs)
-    rate = statistics.mean(1 / plain.seconds for plain, _ in pairs)
-    drafted, accepted = (sum(getattr(a, k) for _, a in pairs) for k in ("n_drafted", "n_accepted"))
-    per_step = statistics.mean(auto.per_step for _, auto in pairs)
-    return f"{rate:.0f} | {speedup:.2f}x | {accepted}/{drafted} | {per_step:.2f} | {n_compared}"
+def step_costs(engine: Engine) -> dict[int, float]:
+    """Median seconds of a step by its tokens, after a prompt of 100."""
+    ids = np.random.default_rng(0).integers(0, engine.hparams.n_vocab, 100).tolist()
+    engine.advance(ids, 0)
+
+    def step(n: int) -> float:
+        started = time.perf_counter()
+        engine.step([Span(engine.caches[0], ids[:n], n)])
+        seconds = time.perf_counter() - started
+        engine.caches[0].truncate(len(ids))
+        return seconds
+
+    return {n: statistics.median(step(n) for _ in range(N_TIMED)) for n in SIZES}
 
 
-def reply(engine: Engine, prompt: str, sampling: Sampling, n: int, threads: int) -> Reply:
-    """Generate up to `n` tokens; the prompt is read before the clock starts."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    ids = engine.vocabulary.encode(prompt)
-    steps = engine.generate(ids, sampling, n)
-    reply = [next(steps).token_id]
-    started = clock()
-    reply += [step.token_id for step in steps]
-    seconds = (clock() - started) / max(len(reply) - 1, 1)
-    draft = engine.timings.draft
-    per_step = engine.timings.tokens_per_step
-    return Reply(reply, seconds, per_step, draft.n_drafted, draft.n_accepted)
+def print_costs(path: Path, costs: dict[int, float]) -> None:
+    """One line of v(k)."""
+    v = ", ".join(f"v({n}) {costs[n] / costs[1]:.2f}" for n in SIZES[1:])
+    print(f"\n{path.name}: plain {1e3 * costs[1]:.2f} ms; {v}\n")
 
 
-def same(plain: Reply, ids: Sequence[int]) -> int:
-    """Tokens of a reply with drafts; ends the program where they differ from the plain one's."""
-    if list(ids) != plain.ids:
-        sys.exit(f"a reply differs from plain decoding: {plain.ids} {ids}")
-    return len(ids)
+class Scripted(Sampler):
+    """Says what it is told to, whatever the logits are."""
+
+    def __init__(self, script: Sequence[int], start: int) -> None:
+        super().__init__(Sampling(temperature=0))
+        self._script, self._start = script, start
+
+    def sample(self, logits: NDArray[np.float32], context: Sequence[int]) -> int:
+        """The next token of the script, after a prompt of `start`."""
+        return self._script[len(context) - self._start]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt, how many tokens to make, and a maker of samplers for it."""
+
+    ids: list[int]
+    n: int
+    sampler: Callable[[], Sampler]
+
+
+def tasks_by_kind(engine: Engine, n: int) -> dict[str, list[Task]]:
+    """All replies that are made."""
+    encode = engine.vocabulary.encode
+    text, edited = encode(STORY), encode(EDITED)
+
+    def tasks(prompts: Sequence[str], sampling: Sampling, n: int) -> list[Task]:
+        return [Task(encode(prompt), n, lambda: Sampler(sampling)) for prompt in prompts]
+
+    edit = Task(text, len(edited), lambda: Scripted(edited, len(text)))
+    return {
+        "open": tasks(STORIES, Sampling(temperature=0), n),
+        "sampled": tasks(STORIES, SAMPLED, n),
+        "repetition": tasks([REPETITIVE], Sampling(temperature=0), 2 * n),
+        "edit": [edit],
+    }
+
+
+@dataclass
+class Watched:
+    """Passes on a strategy's drafts and counts: (tokens drafted, came, draft and step seconds)."""
+
+    strategy: Strategy
+    steps: list[tuple[int, int, float, float]] = field(default_factory=list)
+    _n_sent: int = 0
+
+    @property
+    def plain_seconds(self) -> float:
+        """As the strategy says."""
+        return self.strategy.plain_seconds
+
+    def begin(self, sampler: Sampler) -> None:
+        """Pass on."""
+        self.strategy.begin(sampler)
+
+    def draft(self, context: Sequence[int], n: int, state: State) -> Draft:
+        """Pass on, and count."""
+        draft = self.strategy.draft(context, n, state)
+        self._n_sent = len(draft.ids)
+        return draft
+
+    def learn(self, tokens: Sequence[int], draft_seconds: float, step_seconds: float) -> None:
+        """Pass on, and remember."""
+        self.steps.append((self._n_sent, len(tokens), draft_seconds, step_seconds))
+        self.strategy.learn(tokens, draft_seconds, step_seconds)
+
+
+def compare(
+    engine: Engine, path: Path, costs: dict[int, float], arguments: argparse.Namespace
+) -> None:
+    """Print a row per kind of reply and drafter."""
+    print(
+        "| replies | --spec | plain t/s | a | tokens/step | c | v | predicted | measured | equal |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for kind, tasks in tasks_by_kind(engine, arguments.n).items():
+        for spec in offered(engine, arguments.head):
+            with drafting(engine, path, spec, arguments) as (other, strategy):
+                cells = row(engine, other, tasks, Watched(strategy), costs)
+            print(f"| {kind} | {spec} | {cells} |", flush=True)
+
+
+def offered(engine: Engine, head: Path | None) -> list[str]:
+    """The drafters that the file has."""
+    types = {info.type for info in engine.file.tensors.values()}
+    found = [
+        "ngram",
+        *(["head"] if head else []),
+        *(["planes"] if types & set(PLANE_FORMATS) else []),
+    ]
+    return [*found, "auto"]
+
+
+@contextmanager
+def drafting(
+    engine: Engine, path: Path, spec: str, arguments: argparse.Namespace
+) -> Iterator[tuple[Engine, Strategy]]:
+    """The engine that drafts by `spec`, and a strategy that has seen no text yet."""
+    if spec == "planes":
+        with Engine.open(path, n_ctx=N_CTX, n_threads=arguments.threads, spec=spec) as other:
+            assert other.strategy is not None
+            yield other, other.strategy
+        return
+    drafter = None
+    if arguments.head and spec != "ngram":
+        head = load_head(arguments.head, engine.file, engine._stepper._model)
+        drafter = HeadDrafter(head, engine.caches[0], engine._pool, DEFAULT_DRAFT)
+    strategy = choose_strategy(spec, DEFAULT_DRAFT, drafter)
+    assert strategy is not None
+    yield engine, strategy
+
+
+def row(
+    engine: Engine, other: Engine, tasks: list[Task], watched: Watched, costs: dict[int, float]
+) -> str:
+    """Cells: speeds, and what they are made of."""
+    seconds, n_token = [0.0, 0.0], 0
+    for task in tasks:
+        taken, expected = made(engine, task, None)
+        again, found = made(other, task, watched)
+        if found != expected:
+            sys.exit(f"a reply differs from plain decoding: {expected} {found}")
+        seconds = [seconds[0] + taken, seconds[1] + again]
+        n_token += len(found) - 1
+    plain = seconds[0] / n_token
+    drafts = [step for step in watched.steps if step[0]]
+    n_drafted = max(sum(step[0] for step in drafts), 1)
+    a = sum(step[1] - 1 for step in drafts) / n_drafted
+    c = sum(step[2] for step in watched.steps) / n_drafted / plain
+    v = sum(step[3] for step in drafts) / max(len(drafts), 1) / plain
+    predicted = n_token / sum(step[2] / plain + at(costs, 1 + step[0]) for step in watched.steps)
+    size = n_drafted / max(len(drafts), 1)
+    cells = (
+        f"{1 / plain:.0f}",
+        f"{a:.2f} of {n_drafted}",
+        f"{n_token / len(watched.steps):.2f}",
+        f"{c:.2f}",
+        f"{v:.2f} at {1 + size:.1f}",
+        f"{predicted:.2f}",
+        f"{seconds[0] / seconds[1]:.2f}",
+        f"{n_token}",
+    )
+    return " | ".join(cells)
+
+
+def at(costs: dict[int, float], n: int) -> float:
+    """v(n), between the sizes measured on straight lines."""
+    return float(np.interp(n, SIZES, [costs[size] / costs[1] for size in SIZES]))
+
+
+def made(engine: Engine, task: Task, strategy: Strategy | None) -> tuple[float, list[int]]:
+    """Seconds after the first token, and the reply."""
+    sampler, context = task.sampler(), list(task.ids)
+    decoder = Decoder(
+        engine._stepper, engine.caches[0], sampler, engine.vocabulary.eog_ids, strategy
+    )
+    context.append(decoder.first(engine.advance(task.ids, 0), context))
+    end, started = len(task.ids) + task.n, time.perf_counter()
+    while len(context) < end and context[-1] not in engine.vocabulary.eog_ids:
+        context += decoder.advance(context, end - len(context))
+    return time.perf_counter() - started, context[len(task.ids) :]
+
+
+def print_peer(path: Path, arguments: argparse.Namespace) -> None:
+    """A row per kind of reply and mode of llama.cpp."""
+    print("\n| replies | llama.cpp | plain t/s | t/s | speed-up | accepted/drafted |")
+    print("|---|---|---|---|---|---|")
+    for kind, prompt, n in (
+        ("open", STORIES[0], arguments.n),
+        ("repetition", REPETITIVE, 2 * arguments.n),
+    ):
+        settings = ["-m", path, "-p", prompt, "-n", n, "--temp", 0, "-t", arguments.threads]
+        said = output(arguments.peer / "llama-completion", *settings, "-no-cnv", "-lv", 4)
+        plain = number(r"\beval time.*?([\d.]+) tokens per second", said)
+        for mode in ("llama-lookup", *PEER_MODES):
+            if mode == "llama-lookup":
+                said = output(arguments.peer / mode, *settings, "-lv", 4)
+            else:
+                program = arguments.peer / "llama-speculative-simple"
+                said = output(program, *settings, "--spec-type", mode, "-lv", 4)
+            rate = number(r"decoded.*?speed:\s*([\d.]+) t/s", said)
+            counts = [number(rf"n_{what}\s*=\s*(\d+)", said) for what in ("accept", "drafted")]
+            share = "/".join(f"{count:.0f}" for count in counts)
+            print(f"| {kind} | {mode} | {plain:.0f} | {rate:.0f} | {rate / plain:.2f} | {share} |")
+
+
+def output(program: Path, *settings: object) -> str:
+    """Everything that a program says."""
+    command = [str(program), *map(str, settings)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PEER_SECONDS
+    )
+    return done.stdout + done.stderr
+
+
+def number(pattern: str, text: str) -> float:
+    """The last number that `pattern` finds; not a number where there is none."""
+    found = re.findall(pattern, text)
+    return float(found[-1]) if found else float("nan")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The options of `csaq run`, once: click decorators → one `RunOptions`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -44,6 +44,22 @@ class RunOptions:
     quiet: bool
 
 
+SPEC_OPTIONS = [
+    click.option(
+        "--spec", type=click.Choice(SPEC_KINDS), default="auto", show_default=True,
+        help="Who drafts tokens ahead: faster where drafts are right, the same reply.",
+    ),
+    click.option(
+        "--spec-n-max", type=click.IntRange(0, 64), default=15, show_default=True,
+        help="Most tokens drafted at a time.",
+    ),
+    click.option(
+        "-md", "--draft-model", type=READABLE,
+        help="The head that drafts (see csaq draft). Default: the one beside FILE, if any.",
+    ),
+]  # fmt: skip
+"""Who drafts tokens ahead; `csaq serve` has them, too."""
+
 # In the order of `csaq run --help`.
 OPTIONS = [
     click.argument("file", type=PATH, required=False),
@@ -64,18 +80,7 @@ OPTIONS = [
         "--cache-type", type=click.Choice(["f16", "f32", "q8_0"]), default="f16", show_default=True,
         help="Number format of the KV cache.",
     ),
-    click.option(
-        "--spec", type=click.Choice(SPEC_KINDS), default="auto", show_default=True,
-        help="Who drafts tokens ahead: faster where drafts are right, the same reply.",
-    ),
-    click.option(
-        "--spec-n-max", type=click.IntRange(0, 64), default=15, show_default=True,
-        help="Most tokens drafted at a time.",
-    ),
-    click.option(
-        "-md", "--draft-model", type=READABLE,
-        help="The head that drafts (see csaq draft). Default: the one beside FILE, if any.",
-    ),
+    *SPEC_OPTIONS,
     click.option(
         "-s", "--seed", type=click.IntRange(-1, 2**32 - 1), default=-1, show_default=True,
         help="Random seed, -1 = a new one each time.",
@@ -120,7 +125,18 @@ def run_options(command: Callable[[RunOptions], Result]) -> Callable[..., Result
     def receive(**values: Any) -> Result:
         return command(RunOptions(**values))
 
-    decorated: Callable[..., Result] = receive
-    for option in reversed(OPTIONS):
-        decorated = option(decorated)
-    return decorated
+    return with_options(receive, OPTIONS)
+
+
+def spec_options(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Decorate `command` with the options of drafting alone."""
+    return with_options(command, SPEC_OPTIONS)
+
+
+def with_options(
+    command: Callable[..., Result], options: Sequence[Callable[..., Any]]
+) -> Callable[..., Result]:
+    """Decorate `command` with `options`, in the order of its help."""
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from csaq_cli.locate import find_gguf
+from csaq_cli.run_options import spec_options
 from csaq_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class ServeOptions:
     ctx_size: int
     threads: int | None
     cache_type: str
+    spec: str
+    spec_n_max: int
+    draft_model: Path | None
     alias: str | None
     api_key: tuple[str, ...]
     allow_host: tuple[str, ...]
@@ -76,6 +80,7 @@ class ServeOptions:
     show_default=True,
     help="Number format of the KV cache.",
 )
+@spec_options
 @click.option("-a", "--alias", help="Name of the model in replies; default: that of the file.")
 @click.option("--api-key", multiple=True, help="Ask clients for this key (may be repeated).")
 @click.option("--allow-host", multiple=True, help="Serve requests to this host name as well.")
@@ -103,6 +108,9 @@ def serve(**values: Any) -> None:
             n_threads=options.threads,
             cache_type=options.cache_type,
             n_sequence=options.parallel,
+            spec=options.spec,
+            n_draft=options.spec_n_max,
+            draft_model=options.draft_model,
             progress=progress,
         ) as engine:
             _serve(engine, path, options, listener)

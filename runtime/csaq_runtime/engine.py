@@ -94,8 +94,9 @@ class Timings:
 class Engine:
     """A model that is ready to run. A context manager.
 
-    Attributes: `file`, `hparams`, `vocabulary`, `n_ctx` (positions), `timings`, and `caches`, one
-    per sequence. All methods but `step` work on the first of them.
+    Attributes: `file`, `hparams`, `vocabulary`, `n_ctx` (positions), `timings`, `strategy` (who
+    drafts, None: nobody), and `caches`, one per sequence. All methods but `step` work on the first
+    of them.
     """
 
     def __init__(
@@ -106,11 +107,12 @@ class Engine:
         stepper: Stepper,
         pool: ThreadPool,
         strategy: Strategy | None = None,
+        drafter: HeadDrafter | PlanesDrafter | None = None,
     ) -> None:
         self.file, self.hparams, self.caches = file, hparams, caches
         self.timings = Timings()
         self._cache, self._stepper, self._pool = caches[0], stepper, pool
-        self._strategy = strategy
+        self.strategy, self._drafter = strategy, drafter
         self._call, self._is_closed = 0, False
 
     @classmethod
@@ -169,7 +171,7 @@ class Engine:
             pool = ThreadPool(n_threads, serve.result())
             n_output = _n_output(hparams, n_batch, n_sequence)
             stepper = Stepper(model, caches[0], pool, n_batch, n_output)
-            drafter: Drafter | None = None
+            drafter: HeadDrafter | PlanesDrafter | None = None
             if head is not None:
                 drafter = HeadDrafter(head, caches[0], pool, n_draft)
             elif planes:
@@ -179,7 +181,7 @@ class Engine:
         except BaseException:
             file.close()
             raise
-        engine = cls(file, hparams, caches, stepper, pool, strategy)
+        engine = cls(file, hparams, caches, stepper, pool, strategy, drafter)
         if words is not None:
             engine.vocabulary = words
         return engine
@@ -210,6 +212,20 @@ class Engine:
     def n_batch(self) -> int:
         """Tokens that fit into a step."""
         return self._stepper.n_batch
+
+    @property
+    def n_output(self) -> int:
+        """Rows of logits that a step may give."""
+        return self._stepper.n_output
+
+    def hidden(self, index: int) -> NDArray[np.float32]:
+        """The state that output `index` of the last step was computed from: float32 [n_embd]."""
+        return self._stepper.hidden(index)
+
+    def follow(self, cache: KVCache) -> None:
+        """Draft from now on for the sequence in `cache`, one of `caches`."""
+        if self._drafter is not None:
+            self._drafter.follow(cache)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -267,8 +283,9 @@ class Engine:
         """
         self._check_prompt(prompt, len(prompt) + 1)
         self._call += 1
+        self.follow(self._cache)
         sampler, stops = Sampler(sampling), self.vocabulary.eog_ids
-        strategy = Fixed(drafter, n_draft) if drafter else self._strategy
+        strategy = Fixed(drafter, n_draft) if drafter else self.strategy
         decoder = Decoder(self._stepper, self._cache, sampler, stops, strategy)
         room = self.n_ctx - len(prompt)
         n_most = room if n_predict < 0 else min(n_predict, room)

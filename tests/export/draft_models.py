@@ -30,5 +30,5 @@ def model_with_head(folder: Path, kind: str) -> Made:
 
 def drafter_of(engine: Engine) -> HeadDrafter:
     """The head of an engine that was opened with `spec="head"`."""
-    drafter: HeadDrafter = engine._strategy._records[0].drafter  # type: ignore[union-attr,assignment]
+    drafter: HeadDrafter = engine.strategy._records[0].drafter  # type: ignore[union-attr,assignment]
     return drafter

@@ -9,11 +9,13 @@ import pytest
 
 from csaq_runtime.engine import Engine
 from csaq_runtime.errors import ResourceError
-from csaq_runtime.sample import Sampling
+from csaq_runtime.sample import Sampler, Sampling
 from csaq_runtime.server.generation import Generation, Piece, Summary
 from csaq_runtime.server.job import Job
 from csaq_runtime.server.placement import WORTH_WAITING
 from csaq_runtime.server.scheduler import Scheduler
+from csaq_runtime.speculate.drafter import Draft
+from csaq_runtime.speculate.strategy import Fixed
 
 GREEDY = Sampling(temperature=0)
 RANDOM = np.random.default_rng(11)
@@ -95,6 +97,41 @@ def test_replies_are_the_same_alone_and_among_eight(tiny, engine, scheduler, sam
                 assert client.wait().n_generated == N_PREDICT
                 assert client.ids == reply
     assert scheduler.counters.n_generated == 16 * N_PREDICT
+
+
+class MostlyRight:
+    """Knows all replies, but every seventh token is another one."""
+
+    name, wants_hidden = "known", False
+
+    def __init__(self, texts: list[list[int]]) -> None:
+        self.texts = texts
+
+    def begin(self, sampler: Sampler) -> None:
+        pass
+
+    def propose(self, context: list[int], n: int, hidden: None) -> Draft:
+        start = len(context)
+        text = next(text for text in self.texts if text[:start] == context)
+        return Draft([id + (start + i) % 7 // 6 for i, id in enumerate(text[start : start + n])])
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.6, seed=5)])
+def test_replies_are_the_same_with_drafts(tiny, engine, scheduler, sampling) -> None:
+    """One client after the other drafts four tokens at a time; two at once draft nothing."""
+    expected = alone(tiny, sampling)
+    engine.strategy = Fixed(MostlyRight([*map(list.__add__, PROMPTS, expected)]), 4)
+    for n_together in (1, 2):
+        before = scheduler.counters.n_step
+        for start in range(0, 8, n_together):
+            some = PROMPTS[start : start + n_together]
+            clients = [Client(engine, generation(ids, sampling)) for ids in some]
+            scheduler.submit([client.job for client in clients])
+            for client, reply in zip(clients, expected[start:], strict=False):
+                assert client.wait().n_generated == N_PREDICT
+                assert client.ids == reply
+        n_step = scheduler.counters.n_step - before
+        assert n_step < 0.5 * 8 * N_PREDICT if n_together == 1 else n_step > 4 * (N_PREDICT - 1)
 
 
 def test_eight_share_their_steps(engine, scheduler) -> None:

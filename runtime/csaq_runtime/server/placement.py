@@ -12,11 +12,15 @@ WORTH_WAITING = 8
 
 @dataclass
 class Slot:
-    """A sequence of the engine, the job that has it, and when (`last_used`, in steps) it ran."""
+    """A sequence of the engine, the job that has it, and when (`last_used`, in steps) it ran.
+
+    `last_output`: which output of that step its last token was drawn from.
+    """
 
     cache: KVCache
     job: Job | None = None
     last_used: int = 0
+    last_output: int = 0
 
     @property
     def n_pending(self) -> int:

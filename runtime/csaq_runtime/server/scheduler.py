@@ -1,8 +1,9 @@
 """Continuous batching: a thread that runs steps as long as there are jobs.
 
 A step takes the next token of every sequence that is replying, and as many prompt tokens of the
-others as `pace` allows. Jobs come and go between steps; a job's logits, hence its reply, are the
-same to the last bit whoever it shares its steps with.
+others as `pace` allows; a reply that is alone may draft (`drafting.py`). Jobs come and go between
+steps; a job's logits, hence its reply, are the same to the last bit whoever it shares its steps
+with.
 """
 
 import threading
@@ -18,6 +19,7 @@ from csaq_runtime.batch import Span
 from csaq_runtime.engine import Engine
 from csaq_runtime.errors import ResourceError
 from csaq_runtime.server.counters import Counters
+from csaq_runtime.server.drafting import Drafting
 from csaq_runtime.server.failure import RequestError
 from csaq_runtime.server.job import Job
 from csaq_runtime.server.pace import Pace
@@ -35,6 +37,7 @@ class Scheduler:
         self.counters = Counters()
         self.slots = [Slot(cache) for cache in engine.caches]
         self._engine, self._pace = engine, Pace(engine.n_batch)
+        self._drafting = Drafting(engine)
         self._waiting: deque[Job] = deque()
         self._most = max_waiting + len(self.slots)
         self._changed, self._is_closed = threading.Condition(), False
@@ -109,6 +112,8 @@ class Scheduler:
         busy = sorted((slot for slot in self.slots if slot.job), key=lambda slot: slot.n_pending)
         ready = [slot for slot in busy if slot.n_pending == 1]
         reading = busy[len(ready) :]
+        if len(busy) == 1 and ready:
+            return [(ready[0], self._drafting.span(ready[0]))]
         batch = [_take(slot, 1) for slot in ready]
         room = min(self._pace.budget(bool(ready)), self._engine.n_batch - len(ready))
         for index, slot in enumerate(reading):
@@ -132,24 +137,35 @@ class Scheduler:
         counters.n_step += 1
         counters.step_seconds += seconds
         self._pace.observe(sum(len(span.ids) for _, span in batch), seconds)
-        outputs = iter(logits)
+        n_seen = 0
         for slot, span in batch:
-            slot.last_used = counters.n_step
+            slot.last_used, slot.last_output = counters.n_step, n_seen
             job = slot.job
             assert job is not None
             counters.n_prompt += len(span.ids) if job.n_generated == 0 else 0
             if span.n_output:
-                self._draw(slot, job, next(outputs))
+                self._draw(slot, job, span, logits[n_seen : n_seen + span.n_output])
+            n_seen += span.n_output
 
-    def _draw(self, slot: Slot, job: Job, logits: NDArray[np.float32]) -> None:
-        """Let a job take its next token; its slot is free when that was the last."""
-        n_before = job.n_generated
+    def _draw(self, slot: Slot, job: Job, span: Span, rows: NDArray[np.float32]) -> None:
+        """Let a job take its next tokens, as long as drafted ones are right.
+
+        Its slot is free when that was the last.
+        """
+        n_before, n_drawn, goes_on = len(job.context), 0, True
+        guesses = [*span.ids[len(span.ids) - len(rows) + 1 :], None]
         try:
-            goes_on = job.take(logits)
+            for row, guess in zip(rows, guesses, strict=True):
+                goes_on, n_drawn = job.take(row), n_drawn + 1
+                if not goes_on or job.context[-1] != guess:
+                    break
         except Exception as error:
             _end(slot, error)
             return
-        self.counters.n_generated += job.n_generated - n_before
+        slot.cache.truncate(slot.cache.n_past - len(rows) + n_drawn)
+        slot.last_output += n_drawn - 1
+        self._drafting.learn(job.context[n_before:])
+        self.counters.n_generated += len(job.context) - n_before
         if not goes_on:
             slot.job = None
 

@@ -30,6 +30,10 @@ class HeadDrafter:
         self._head, self._cache = head, cache.of_layer(-1)
         self._stepper = Stepper(head.model, self._cache, pool, 1, n_most, head.choices)
 
+    def follow(self, cache: KVCache) -> None:
+        """The sequence to draft for is in `cache` now."""
+        self._cache = cache.of_layer(-1)
+
     def begin(self, sampler: Sampler) -> None:
         """The next context may be any; nothing is drawn by chance."""
 

@@ -34,6 +34,10 @@ class PlanesDrafter:
         self._odds = Odds.by_confidence()
         self._last, self._n_context = Draft(), 0
 
+    def follow(self, cache: KVCache) -> None:
+        """The sequence to draft for is in `cache` now."""
+        self._cache = cache
+
     def begin(self, sampler: Sampler) -> None:
         """The next context may be any."""
         self._sampler, self._last = sampler, Draft()
