@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from csaq_runtime.sample import Sampler
 from csaq_runtime.speculate.credit import SHARE, Credit
 from csaq_runtime.speculate.draft_clock import DraftClock
-from csaq_runtime.speculate.drafter import Draft, Drafter
+from csaq_runtime.speculate.drafter import NOTHING, Draft, Drafter
 from csaq_runtime.speculate.odds import Odds, confidence_bin
 from csaq_runtime.speculate.step_clock import StepClock
 from csaq_runtime.speculate.strategy import State
@@ -34,7 +34,6 @@ REST = 16
 DISTURBED = 3.0
 """A draft that took so many times its worst outcome was interrupted: that is not its fault."""
 
-NOTHING = Draft()
 N_PROBE = 2
 POSITION_PRIOR = (0.6,) * 16
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from csaq_runtime.batch import Span
 from csaq_runtime.cache import KVCache
 from csaq_runtime.sample import Sampler
-from csaq_runtime.speculate.drafter import Draft
+from csaq_runtime.speculate.drafter import NOTHING, Draft
 from csaq_runtime.speculate.strategy import Strategy
 from csaq_runtime.speculate.verify import verified
 from csaq_runtime.step import Stepper
@@ -30,6 +30,16 @@ class Tally:
     n_drafted: int = 0
     n_accepted: int = 0
     plain_seconds: float = 0.0
+
+    def count(self, draft: Draft, tokens: Sequence[int], seconds: float, plain: float) -> None:
+        """A step of `seconds` made `tokens`; `plain`: seconds of one without a draft, if known."""
+        self.n_step += 1
+        if draft.ids:
+            self.n_drafted += len(draft.ids)
+            self.n_accepted += len(tokens) - 1
+            self.plain_seconds += len(tokens) * plain
+        elif plain:
+            self.plain_seconds += seconds
 
 
 class Decoder:
@@ -57,16 +67,17 @@ class Decoder:
 
     def advance(self, context: Sequence[int], n_most: int) -> list[int]:
         """Up to `n_most` tokens, at least one, that follow `context`; a stop is the last."""
-        if self._strategy is None:
-            return self._step(context, Draft())
+        strategy = self._strategy
+        if strategy is None:
+            return self._step(context, NOTHING)
         started = time.perf_counter()
         room = min(n_most, self._stepper.n_output, self._cache.n_ctx - self._cache.n_past)
-        draft = self._strategy.draft(context, room - 1, self._hidden)
+        draft = strategy.draft(context, room - 1, self._hidden)
         drafted = time.perf_counter()
         tokens = self._step(context, draft)
         seconds = time.perf_counter() - drafted
-        self._strategy.learn(tokens, drafted - started, seconds)
-        self._count(draft, tokens, seconds)
+        strategy.learn(tokens, drafted - started, seconds)
+        self.tally.count(draft, tokens, seconds, strategy.plain_seconds)
         return tokens
 
     def _step(self, context: Sequence[int], draft: Draft) -> list[int]:
@@ -76,16 +87,6 @@ class Decoder:
         self._cache.truncate(n_past + len(tokens))
         self._n_kept = len(tokens)
         return tokens
-
-    def _count(self, draft: Draft, tokens: Sequence[int], seconds: float) -> None:
-        tally, strategy = self.tally, self._strategy
-        assert strategy is not None
-        tally.n_step += 1
-        tally.n_drafted += len(draft.ids)
-        tally.n_accepted += len(tokens) - 1
-        if strategy.plain_seconds:
-            plain = strategy.plain_seconds if draft.ids else seconds
-            tally.plain_seconds += len(tokens) * plain
 
     def _hidden(self) -> NDArray[np.float32]:
         """The state that the last token was drawn from."""

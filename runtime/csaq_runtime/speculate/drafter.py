@@ -30,6 +30,10 @@ class Draft:
         return Draft(self.ids[:n], drawn_from, self.confidence[:n])
 
 
+NOTHING = Draft()
+"""No draft."""
+
+
 class Drafter(Protocol):
     """Guesses the next tokens of a reply.
 
