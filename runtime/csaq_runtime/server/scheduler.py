@@ -113,7 +113,7 @@ class Scheduler:
         ready = [slot for slot in busy if slot.n_pending == 1]
         reading = busy[len(ready) :]
         if len(busy) == 1 and ready:
-            return [(ready[0], self._drafting.span(ready[0]))]
+            return self._drafted(ready[0])
         batch = [_take(slot, 1) for slot in ready]
         room = min(self._pace.budget(bool(ready)), self._engine.n_batch - len(ready))
         for index, slot in enumerate(reading):
@@ -123,6 +123,14 @@ class Scheduler:
                 batch.append(_take(slot, n))
                 room -= n
         return batch
+
+    def _drafted(self, slot: Slot) -> Batch:
+        """The step of a reply that is alone."""
+        try:
+            return [(slot, self._drafting.span(slot))]
+        except Exception as error:
+            _end(slot, error)
+            return []
 
     def _advance(self, batch: Batch) -> None:
         """One step; whatever goes wrong ends the jobs it goes wrong for, never the thread."""
@@ -136,7 +144,9 @@ class Scheduler:
         seconds = time.perf_counter() - started
         counters.n_step += 1
         counters.step_seconds += seconds
-        self._pace.observe(sum(len(span.ids) for _, span in batch), seconds)
+        # What was drafted was not read from a prompt.
+        n_read = sum(len(span.ids) - max(span.n_output - 1, 0) for _, span in batch)
+        self._pace.observe(n_read, seconds)
         n_seen = 0
         for slot, span in batch:
             slot.last_used, slot.last_output = counters.n_step, n_seen
