@@ -46,6 +46,9 @@ REPETITIVE = "Once upon a time, there was a dragon"
 SAMPLED = Sampling(temperature=0.8, seed=3)
 N_CTX, N_TIMED = 1024, 15
 SIZES = (1, 2, 4, 8, 16)
+N_RANDOM, SHARE_CHANGED = 150, 0.04
+"""Tokens of a random text, and how many of them an edit changes."""
+
 PEER_MODES = ("ngram-simple", "ngram-map-k", "ngram-mod", "ngram-cache")
 PEER_SECONDS = 60
 
@@ -64,7 +67,8 @@ def main() -> None:
             costs = step_costs(engine)
             print_costs(path, costs)
             compare(engine, path, costs, arguments)
-        if arguments.peer:
+            can_compare = arguments.peer and has_text(engine)
+        if can_compare:
             print_peer(path, arguments)
 
 
@@ -111,7 +115,12 @@ class Task:
 
 
 def tasks_by_kind(engine: Engine, n: int) -> dict[str, list[Task]]:
-    """All replies that are made."""
+    """All replies that are made; of a file without a vocabulary an edit of random tokens."""
+    if not has_text(engine):
+        random = np.random.default_rng(0)
+        ids = random.integers(0, engine.hparams.n_vocab, N_RANDOM).tolist()
+        changed = [id + (random.random() < SHARE_CHANGED) for id in ids]
+        return {"edit": [Task(ids, N_RANDOM, lambda: Scripted(changed, N_RANDOM))]}
     encode = engine.vocabulary.encode
     text, edited = encode(STORY), encode(EDITED)
 
@@ -125,6 +134,16 @@ def tasks_by_kind(engine: Engine, n: int) -> dict[str, list[Task]]:
         "repetition": tasks([REPETITIVE], Sampling(temperature=0), 2 * n),
         "edit": [edit],
     }
+
+
+def has_text(engine: Engine) -> bool:
+    """Whether the file has a vocabulary."""
+    return "tokenizer.ggml.tokens" in engine.file.fields
+
+
+def stops_of(engine: Engine) -> frozenset[int]:
+    """Tokens that end a reply."""
+    return frozenset(engine.vocabulary.eog_ids) if has_text(engine) else frozenset()
 
 
 @dataclass
@@ -241,13 +260,11 @@ def at(costs: dict[int, float], n: int) -> float:
 
 def made(engine: Engine, task: Task, strategy: Strategy | None) -> tuple[float, list[int]]:
     """Seconds after the first token, and the reply."""
-    sampler, context = task.sampler(), list(task.ids)
-    decoder = Decoder(
-        engine._stepper, engine.caches[0], sampler, engine.vocabulary.eog_ids, strategy
-    )
+    sampler, context, stops = task.sampler(), list(task.ids), stops_of(engine)
+    decoder = Decoder(engine._stepper, engine.caches[0], sampler, stops, strategy)
     context.append(decoder.first(engine.advance(task.ids, 0), context))
     end, started = len(task.ids) + task.n, time.perf_counter()
-    while len(context) < end and context[-1] not in engine.vocabulary.eog_ids:
+    while len(context) < end and context[-1] not in stops:
         context += decoder.advance(context, end - len(context))
     return time.perf_counter() - started, context[len(task.ids) :]
 
