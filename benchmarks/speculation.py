@@ -5,9 +5,9 @@ into repetition; an edit: the prompt's text once more with small changes, which 
 the model would say) and drafter: a, the share of drafted tokens that stood; tokens per step; c and
 v, what a drafted token and a step with its mean draft took, in plain steps; the speed that follows,
 and the one measured against plain decoding, in turn with it. Every reply is compared with the plain
-one, but where drafts are drawn by chance; a difference ends the program with an error. `--peer DIR`:
-llama.cpp's programs there, plain and with their own look-ups, on the same file and prompts. Nothing
-else should run meanwhile.
+one, but where drafts are drawn by chance; a difference ends the program with an error. With
+`--peer DIR` llama.cpp's programs there, plain and with their own look-ups, on the same file and
+prompts. Nothing else should run meanwhile.
 """
 
 import argparse
