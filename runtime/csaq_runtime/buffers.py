@@ -1,11 +1,20 @@
 """Aligned memory for the kernels."""
 
+import mmap
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 CACHE_LINE = 64
+HUGE_PAGE = 2 << 20
+ARENA_BYTES = 64 << 20
+
+Allocate = Callable[[int], NDArray[np.uint8]]
+"""Bytes → as many, of any value, that start on a cache line."""
 
 
 def aligned_bytes(n_byte: int) -> NDArray[np.uint8]:
@@ -24,3 +33,45 @@ def aligned_floats(n_row: int, n_col: int) -> NDArray[np.float32]:
 def address(array: NDArray[Any] | None) -> int:
     """Address of an array's first byte; 0 for None. The array must outlive its use."""
     return 0 if array is None else int(array.ctypes.data)
+
+
+def empty_bytes(n_byte: int) -> NDArray[np.uint8]:
+    """Memory of any value that starts on a cache line."""
+    buffer = np.empty(n_byte + CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % CACHE_LINE
+    return buffer[start : start + n_byte]
+
+
+class Arena:
+    """Hands out memory for many arrays from large mappings, on huge pages where there are any.
+
+    A fresh page of 4 KiB costs more than filling it. A mapping lives as long as its arrays.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._free = np.empty(0, np.uint8)
+
+    def take(self, n_byte: int) -> NDArray[np.uint8]:
+        """Memory of any value that starts on a cache line; MemoryError if there is none."""
+        n_whole = -(-n_byte // CACHE_LINE) * CACHE_LINE
+        with self._lock:
+            if n_whole > self._free.size:
+                self._free = _huge_pages(max(n_whole, ARENA_BYTES))
+            taken, self._free = self._free[:n_byte], self._free[n_whole:]
+            return taken
+
+
+def _huge_pages(n_byte: int) -> NDArray[np.uint8]:
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return empty_bytes(n_byte)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    try:
+        mapped = mmap.mmap(-1, n_byte + HUGE_PAGE, flags=flags)
+    except OSError as failure:
+        raise MemoryError(f"{n_byte} bytes") from failure
+    with suppress(OSError):  # a kernel without huge pages
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(mapped, np.uint8)
+    start = -whole.ctypes.data % HUGE_PAGE
+    return whole[start : start + n_byte]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from csaq_runtime.buffers import Allocate, Arena, empty_bytes
 from csaq_runtime.errors import ModelError
 from csaq_runtime.formats import dequantize
 from csaq_runtime.gguf import GGUFFile
@@ -103,10 +104,10 @@ def load_model(
     weights = check_tensors(file, hparams)
     sources = _sources(file, hparams)
     sizes = {key: _matrix_bytes(file, weights, source) for key, source in sources.items()}
-    done, linears = 0, {}
+    done, linears, arena = 0, {}, Arena()
     with ThreadPoolExecutor(n_thread) as pool:
         futures = {
-            key: pool.submit(_linear, file, source, weights.get(source.name), planes)
+            key: pool.submit(_linear, file, source, weights.get(source.name), planes, arena.take)
             for key, source in sources.items()
         }
         try:
@@ -190,7 +191,11 @@ def _layer_source(file: GGUFFile, hparams: HParams, index: int, key: str) -> _So
 
 
 def _linear(
-    file: GGUFFile, source: _Source, weight: RowsWeight | None, planes: bool = False
+    file: GGUFFile,
+    source: _Source,
+    weight: RowsWeight | None,
+    planes: bool = False,
+    allocate: Allocate = empty_bytes,
 ) -> Linear | MixedLinear:
     """Pack one matrix, and fold its optional bias and scale."""
     if weight is not None and not weight.is_plain:
@@ -198,7 +203,7 @@ def _linear(
         return pack_mixed(file, weight, source.rows, *shift, planes)
     info = weight.tiers.tensors[0] if weight else file.tensors[f"{source.name}.weight"]
     data = take_rows(file.data(info.name), source.rows)
-    matrix = pack_matrix(data, info.type, info.n_col, planes=planes)
+    matrix = pack_matrix(data, info.type, info.n_col, planes=planes, allocate=allocate)
     return Linear(matrix, *_shift(file, source, matrix.n_row_padded))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from csaq_runtime.buffers import Allocate, empty_bytes
 from csaq_runtime.errors import ModelError
 from csaq_runtime.formats import LAYOUTS, GGMLType, integer_codes, row_bytes
 from csaq_runtime.kernels.activation import Activation
@@ -27,7 +28,6 @@ from csaq_runtime.kernels.dispatch import (
 from csaq_runtime.kernels.tile import N_ROW
 from csaq_runtime.simd.target import host_target
 
-_ALIGNMENT = 64
 _CHUNK_BYTES = 8 << 20
 """Bytes that are interleaved at a time."""
 
@@ -88,11 +88,12 @@ def pack_matrix(
     n_col: int,
     scale: float = 1.0,
     planes: bool = False,
+    allocate: Allocate = empty_bytes,
 ) -> PackedMatrix:
     """Interleave `data` (uint8 [n_row, row_bytes], as in the file) for the kernels.
 
     Releases the GIL while it works: pack several matrices in parallel threads. `planes`: in two
-    planes where type and weights allow it.
+    planes where type and weights allow it. `allocate`: where the memory comes from.
 
     Raises:
         ModelError: if the type cannot be multiplied or `data` has the wrong size.
@@ -103,8 +104,8 @@ def pack_matrix(
         whole, draft = (kernel_on(fmt, host_target()) for fmt in PLANE_FORMATS[ggml_type])
         if n_col % whole.format.block_size == 0:
             with suppress(IndivisibleError):
-                return _packed(data, kind, whole, draft)
-    return _packed(data, kind, kernel_for(ggml_type), None)
+                return _packed(data, kind, whole, draft, allocate)
+    return _packed(data, kind, kernel_for(ggml_type), None, allocate)
 
 
 def _packed(
@@ -112,12 +113,13 @@ def _packed(
     kind: tuple[GGMLType, int, float],
     entry: KernelEntry,
     draft: KernelEntry | None,
+    allocate: Allocate,
 ) -> PackedMatrix:
     """`kind`: type, columns, scale. Raises IndivisibleError."""
     ggml_type, n_col, scale = kind
     n_row, n_group = len(data), -(-len(data) // N_ROW)
     n_block = -(-n_col // entry.format.block_size)
-    packed = _aligned(n_group * n_block * entry.format.block_bytes)
+    packed = allocate(n_group * n_block * entry.format.block_bytes)
     matrix = PackedMatrix(
         ggml_type,
         n_row,
@@ -147,12 +149,6 @@ def _check(data: NDArray[np.uint8], ggml_type: GGMLType, n_col: int) -> None:
         raise ModelError(
             f"weights of {ggml_type.name}: {n_col} columns do not take {data.shape[1]} bytes a row"
         )
-
-
-def _aligned(n_byte: int) -> NDArray[np.uint8]:
-    buffer = np.empty(n_byte + _ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % _ALIGNMENT
-    return buffer[start : start + n_byte]
 
 
 def _format_rows(

@@ -78,6 +78,20 @@ def test_scalars_of_every_type(
     assert type(read) is type(value)
 
 
+@pytest.mark.parametrize("length", [0, 255, 256, 70_000])
+def test_strings_of_any_length(length: int, tmp_path: Path) -> None:
+    texts = ["a", "x" * length, "", "€"]
+    payload = array(STRING, len(texts), b"".join(map(string, texts)))
+    assert keyed(tmp_path, ARRAY, payload).texts("k") == texts
+
+
+def test_a_character_that_two_strings_share_is_refused(tmp_path: Path) -> None:
+    first, second = "ß".encode()[:1], "ß".encode()[1:]
+    payload = b"".join(u64(len(half)) + half for half in (first, second))
+    with pytest.raises(GGUFError, match=r"k\[0\]: not valid UTF-8"):
+        keyed(tmp_path, ARRAY, array(STRING, 2, payload))
+
+
 def test_empty_arrays_are_allowed(tmp_path: Path) -> None:
     assert keyed(tmp_path, ARRAY, array(STRING, 0, b"")).texts("k") == []
     assert keyed(tmp_path, ARRAY, array(BOOL, 0, b"")).metadata["k"].size == 0

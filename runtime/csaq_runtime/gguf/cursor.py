@@ -8,6 +8,8 @@ import struct
 from mmap import mmap
 from pathlib import Path
 
+import numpy as np
+
 from csaq_runtime.errors import GGUFError
 
 _U32 = struct.Struct("<I")
@@ -15,6 +17,9 @@ _U64 = struct.Struct("<Q")
 
 # gguf.cpp (GGUF_MAX_STRING_LENGTH) refuses longer ones.
 MAX_STRING_BYTES = 2**30
+
+TEXTS_TOGETHER = 4096
+"""Strings of an array that are read at a time."""
 
 
 def printable(name: str, limit: int = 100) -> str:
@@ -71,9 +76,38 @@ class Cursor:
             raise self.error(field, "not valid UTF-8", start + failure.start) from None
 
     def texts(self, count: int, field: str) -> list[str]:
-        """The next `count` strings; one flat loop, as vocabularies hold hundreds of thousands."""
+        """The next `count` strings; vocabularies hold hundreds of thousands of short ones."""
         # Every string takes at least its length, so a hostile count stops here.
         self.require(8 * count, field)
+        found: list[str] = []
+        while len(found) < count:
+            n = min(TEXTS_TOGETHER, count - len(found))
+            some = self._short_texts(n)
+            found += self._any_texts(n, field, len(found)) if some is None else some
+        return found
+
+    def _short_texts(self, count: int) -> list[str] | None:
+        """The next strings if all have less than 256 bytes and nothing is wrong: it is faster."""
+        data, at = self.data, self.position
+        places: list[int] = []
+        found: list[str] = []
+        try:
+            for _ in range(count):
+                places.append(at)
+                start: int = at + 8
+                at = start + data[at]
+                found.append(data[start:at].decode())
+        except (IndexError, UnicodeDecodeError):
+            return None
+        # The other seven bytes of the lengths.
+        whole, first = np.frombuffer(data, np.uint8), np.array(places, np.int64)
+        if at > self.size or any(whole[first + place].any() for place in range(1, 8)):
+            return None
+        self.position = at
+        return found
+
+    def _any_texts(self, count: int, field: str, before: int) -> list[str]:
+        """The next strings after `before` others: of any length, and each error where it is."""
         data, size, at = self.data, self.size, self.position
         found: list[str] = []
         try:
@@ -82,13 +116,17 @@ class Cursor:
                 start: int = at + 8
                 end: int = start + _U64.unpack_from(data, at)[0]
                 if end > size or end - start > MAX_STRING_BYTES:
-                    raise self.error(f"{field}[{len(found)}]", "string leaves the file", at)
+                    raise self.error(
+                        f"{field}[{before + len(found)}]", "string leaves the file", at
+                    )
                 found.append(str(data[start:end], "utf-8"))
                 at = end
         except UnicodeDecodeError as failure:
             place = at + 8 + failure.start
-            raise self.error(f"{field}[{len(found)}]", "not valid UTF-8", place) from None
+            raise self.error(f"{field}[{before + len(found)}]", "not valid UTF-8", place) from None
         except struct.error:
-            raise self.error(f"{field}[{len(found)}]", "string leaves the file", at) from None
+            raise self.error(
+                f"{field}[{before + len(found)}]", "string leaves the file", at
+            ) from None
         self.position = at
         return found

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from csaq_runtime.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -81,24 +83,25 @@ def _duplicate(texts: list[str], ids: dict[str, int]) -> str:
 def _scores(file: GGUFFile, n_vocab: int) -> list[float]:
     if SCORES not in file.metadata:
         return [0.0] * n_vocab
-    return _same_length(file, SCORES, file.numbers(SCORES), n_vocab)
+    scores: list[float] = _same_length(file, SCORES, file.numbers(SCORES), n_vocab).tolist()
+    return scores
 
 
 def _types(file: GGUFFile, texts: list[str]) -> list[int]:
     if TYPES not in file.metadata:
         return [int(TokenType.NORMAL)] * len(texts)
-    types = [int(t) for t in _same_length(file, TYPES, file.integers(TYPES), len(texts))]
-    for id, type in enumerate(types):
-        if not 0 <= type <= 6:
-            raise TokenizerError(f"{file.path}: {TYPES}: token {id} has type {type}, not 0…6")
-        if type == TokenType.BYTE and byte_value(texts[id]) is None:
+    types = _same_length(file, TYPES, file.integers(TYPES), len(texts))
+    for id in np.flatnonzero((types < 0) | (types > max(TokenType))):
+        raise TokenizerError(f"{file.path}: {TYPES}: token {id} has type {types[id]}, not 0…6")
+    for id in np.flatnonzero(types == TokenType.BYTE):
+        if byte_value(texts[id]) is None:
             reason = f"byte token {id} is {texts[id]!r}, not <0x00>…<0xFF>"
             raise TokenizerError(f"{file.path}: {TOKENS}: {reason}")
-    return types
+    known: list[int] = types.tolist()
+    return known
 
 
-def _same_length(file: GGUFFile, key: str, values: NDArray[Any], n_vocab: int) -> list[float]:
+def _same_length(file: GGUFFile, key: str, values: NDArray[Any], n_vocab: int) -> NDArray[Any]:
     if len(values) != n_vocab:
         raise TokenizerError(f"{file.path}: {key}: {len(values)} entries for {n_vocab} tokens")
-    items: list[float] = values.tolist()
-    return items
+    return values
