@@ -104,10 +104,12 @@ def load_model(
     weights = check_tensors(file, hparams)
     sources = _sources(file, hparams)
     sizes = {key: _matrix_bytes(file, weights, source) for key, source in sources.items()}
-    done, linears, arena = 0, {}, Arena()
+    done, linears = 0, {}
+    # A matrix that proves indivisible gives its memory back, which an arena does not take.
+    allocate = empty_bytes if planes else Arena().take
     with ThreadPoolExecutor(n_thread) as pool:
         futures = {
-            key: pool.submit(_linear, file, source, weights.get(source.name), planes, arena.take)
+            key: pool.submit(_linear, file, source, weights.get(source.name), planes, allocate)
             for key, source in sources.items()
         }
         try:
