@@ -114,7 +114,7 @@ def _narrow_part(
     n_row, n_col = shape
     width = min(NARROW, n_col)
     is_grid = ggml_type in GRID_FORMATS
-    alike = GGMLType.IQ3_S if is_grid else GGMLType.Q4_K
+    alike = _alike(ggml_type)
     more = _hindered(alike, n_row, n_worker, device) - 1
     found = _narrow(ggml_type, n_row, width, device)
     if more > 0:
@@ -122,6 +122,14 @@ def _narrow_part(
     if n_sweep and not is_grid:
         found += n_sweep * _sweep(n_row, width, device) * (1 + more)
     return n_col / width * found
+
+
+def _alike(ggml_type: GGMLType) -> GGMLType:
+    """A type whose search for scales takes about as many operations."""
+    if ggml_type in GRID_FORMATS:
+        return GGMLType.IQ3_S
+    has_offset = ggml_type in (GGMLType.Q2_K, GGMLType.Q4_K, GGMLType.Q5_K)
+    return GGMLType.Q4_K if has_offset else GGMLType.Q6_K
 
 
 @cache
