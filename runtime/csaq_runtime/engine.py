@@ -154,7 +154,7 @@ class Engine:
             hparams = read_hparams(file)
             planes = sidecar is None and wants_planes(spec, n_draft, file)
             n_ctx, n_batch = _sizes(hparams, n_ctx, n_batch, n_sequence)
-            drafting = draft_memory(file, n_ctx, sidecar, planes)
+            drafting = draft_memory(file, hparams, n_ctx, sidecar, planes)
             check_memory(file, n_ctx, cache_type, n_batch, n_sequence, drafting)
             caches = [KVCache(hparams, n_ctx, cache_type) for _ in range(n_sequence)]
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())

@@ -85,17 +85,28 @@ def alone(tiny: Path, sampling: Sampling) -> list[list[int]]:
     return replies
 
 
+def check_replies(
+    engine: Engine,
+    scheduler: Scheduler,
+    sampling: Sampling,
+    expected: list[list[int]],
+    n_together: int,
+) -> None:
+    """All prompts, `n_together` at a time, bring what is expected."""
+    for start in range(0, 8, n_together):
+        some = PROMPTS[start : start + n_together]
+        clients = [Client(engine, generation(ids, sampling)) for ids in some]
+        scheduler.submit([client.job for client in clients])
+        for client, reply in zip(clients, expected[start:], strict=False):
+            assert client.wait().n_generated == N_PREDICT
+            assert client.ids == reply
+
+
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.2, seed=5)])
 def test_replies_are_the_same_alone_and_among_eight(tiny, engine, scheduler, sampling) -> None:
     expected = alone(tiny, sampling)
     for n_together in (1, 8):
-        for start in range(0, 8, n_together):
-            some = PROMPTS[start : start + n_together]
-            clients = [Client(engine, generation(ids, sampling)) for ids in some]
-            scheduler.submit([client.job for client in clients])
-            for client, reply in zip(clients, expected[start:], strict=False):
-                assert client.wait().n_generated == N_PREDICT
-                assert client.ids == reply
+        check_replies(engine, scheduler, sampling, expected, n_together)
     assert scheduler.counters.n_generated == 16 * N_PREDICT
 
 
@@ -123,13 +134,7 @@ def test_replies_are_the_same_with_drafts(tiny, engine, scheduler, sampling) -> 
     engine.strategy = Fixed(MostlyRight([*map(list.__add__, PROMPTS, expected)]), 4)
     for n_together in (1, 2):
         before = scheduler.counters.n_step
-        for start in range(0, 8, n_together):
-            some = PROMPTS[start : start + n_together]
-            clients = [Client(engine, generation(ids, sampling)) for ids in some]
-            scheduler.submit([client.job for client in clients])
-            for client, reply in zip(clients, expected[start:], strict=False):
-                assert client.wait().n_generated == N_PREDICT
-                assert client.ids == reply
+        check_replies(engine, scheduler, sampling, expected, n_together)
         n_step = scheduler.counters.n_step - before
         assert n_step < 0.5 * 8 * N_PREDICT if n_together == 1 else n_step > 4 * (N_PREDICT - 1)
 

@@ -2,30 +2,29 @@
 
 from pathlib import Path
 
-from csaq_runtime.formats import GGMLType, row_bytes
+from csaq_runtime.formats import row_bytes
 from csaq_runtime.gguf import GGUFFile, open_gguf
 from csaq_runtime.heads import head_pad
-from csaq_runtime.hparams import read_hparams
+from csaq_runtime.hparams import HParams
+from csaq_runtime.kernels.dispatch import PLANE_FORMATS
 from csaq_runtime.speculate.head_keys import IDS
 
-BF16_BLOCK_BYTES = 128
-"""In two planes a block of so many bytes takes one more, for the exponent its columns share."""
 
-
-def draft_memory(file: GGUFFile, n_ctx: int, sidecar: Path | None, planes: bool) -> int:
+def draft_memory(
+    file: GGUFFile, hparams: HParams, n_ctx: int, sidecar: Path | None, planes: bool
+) -> int:
     """Bytes for the head in `sidecar`, if any, and for weights of `file` in two `planes`.
 
     Raises GGUFError for a sidecar that cannot be read.
     """
-    rope = 4 * n_ctx * head_pad(read_hparams(file))
+    rope = 4 * n_ctx * head_pad(hparams)
     if sidecar is not None:
-        return _head_bytes(file, sidecar) + rope
-    return _exponent_bytes(file) + rope if planes else 0
+        return _head_bytes(file, hparams.n_embd, sidecar) + rope
+    return _planes_bytes(file) + rope if planes else 0
 
 
-def _head_bytes(file: GGUFFile, sidecar: Path) -> int:
+def _head_bytes(file: GGUFFile, n_embd: int, sidecar: Path) -> int:
     """The head's own weights, its rows of the model's output, and inputs in float16, twice."""
-    n_embd = read_hparams(file).n_embd
     output = file.tensors.get("output.weight") or file.tensors.get("token_embd.weight")
     row = row_bytes(output.type, n_embd) if output else 4 * n_embd
     with open_gguf(sidecar) as head:
@@ -34,6 +33,11 @@ def _head_bytes(file: GGUFFile, sidecar: Path) -> int:
     return weights + n_id * (row + 4 * n_embd) + 4 * n_embd * n_embd
 
 
-def _exponent_bytes(file: GGUFFile) -> int:
-    matrices = [info for info in file.tensors.values() if info.type is GGMLType.BF16]
-    return sum(info.n_bytes // BF16_BLOCK_BYTES for info in matrices)
+def _planes_bytes(file: GGUFFile) -> int:
+    """What two planes take beyond the file's bytes, by their formats."""
+    total = 0
+    for info in file.tensors.values():
+        if info.type in PLANE_FORMATS:
+            whole, _ = PLANE_FORMATS[info.type]
+            total += info.n_bytes // whole.source_size * (whole.type_size - whole.source_size)
+    return total
