@@ -13,7 +13,10 @@ from csaq_export.hf.speculative.reply import Reply
 from csaq_export.hf.speculative.rows import RowsDrafter, cheaper, cheaper_layers, replaced
 from csaq_runtime.errors import UsageError
 from csaq_runtime.sample import Sampler, Sampling
+from csaq_runtime.speculate.auto import Auto
 from csaq_runtime.speculate.drafter import Draft
+from csaq_runtime.speculate.ngram import NGramDrafter
+from csaq_runtime.speculate.strategy import Fixed
 from tests.export.models import byte_level_tokenizer
 from tests.export.packed_models import WIDE, packed, packed_model
 
@@ -63,11 +66,13 @@ def test_greedy_replies_are_those_of_the_model(model, engine, draft, lookahead):
     assert report.n_step < 39
 
 
-def test_sampled_replies_of_a_seed_are_the_same_with_lookup(engine):
+@pytest.mark.parametrize("draft", ["auto", "ngram"])
+def test_sampled_replies_of_a_seed_are_the_same_with_lookup(engine, draft):
     settings = {"temperature": 1.5, "top_p": 0.9, "max_new_tokens": 30, "seed": 3}
     plain, _ = engine.generate(PROMPT, **settings)
-    found, _ = engine.generate(PROMPT, speculative=True, **settings)
+    found, report = engine.generate(PROMPT, speculative=True, draft=draft, **settings)
     assert torch.equal(found, plain)
+    assert report.mode == draft
     other, _ = engine.generate(PROMPT, **(settings | {"seed": 4}))
     assert not torch.equal(other, plain)
 
@@ -95,14 +100,14 @@ def test_drawn_drafts_leave_the_distribution_as_it_is():
     logits, cheap = (chance.normal(0, 1, (4, 4)).astype(np.float32) for _ in range(2))
     cheap = (logits + cheap).astype(np.float32)
     context, seen, n = Table(logits, cheap), Counter(), 6000
-    drafter = RowsDrafter(context, {"layer": nn.Flatten()})
+    drafter = Fixed(RowsDrafter(context, {"layer": nn.Flatten()}), 2)
     sampler = Sampler(Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=7))
     accepted = 0
     for _ in range(n):
         context.truncate(0)
         reply = Reply(context, [0], sampler, (), drafter, 2)
         reply.grow(3)
-        accepted += reply.report().tokens_accepted
+        accepted += reply.report("rows").tokens_accepted
         seen[tuple(reply.ids[1:])] += 1
     p = np.exp(logits.astype(np.float64))
     p /= p.sum(1, keepdims=True)
@@ -118,6 +123,30 @@ def test_drawn_drafts_leave_the_distribution_as_it_is():
     assert 0.2 * n < accepted < n
 
 
+class Timed(Table):
+    """Counts modulo four; a pass takes a second, and `each` more for every further token."""
+
+    def __init__(self, monkeypatch, each):
+        super().__init__(np.roll(np.eye(4, dtype=np.float32), 1, axis=1), None)
+        self.now, self.each = 0.0, each
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def run(self, ids, n_output):
+        self.now += 1 + self.each * (len(ids) - 1)
+        return super().run(ids, n_output)
+
+
+@pytest.mark.parametrize(("each", "speed"), [(0.1, 2.5), (1.0, 0.98)])
+def test_auto_drafts_where_a_pass_of_several_tokens_is_cheap(monkeypatch, each, speed):
+    """What repeats is known; whether that helps depends on the cost of checking it."""
+    auto = Auto([NGramDrafter()], 15)
+    context, sampler = Timed(monkeypatch, each), Sampler(Sampling(temperature=0))
+    reply = Reply(context, [0], sampler, (), auto, 15)
+    reply.grow(200)
+    assert reply.ids == [i % 4 for i in range(201)]
+    assert reply.report("auto").speedup_factor > speed
+
+
 def test_a_draft_rolled_back_leaves_no_trace(engine, model, causal_map):
     """Rows drafted wrongly on purpose: none stands, and the reply is the plain one."""
 
@@ -131,11 +160,11 @@ def test_a_draft_rolled_back_leaves_no_trace(engine, model, causal_map):
             return Draft([1] * n)
 
     plain, _ = engine.generate(PROMPT, temperature=0, max_new_tokens=12)
-    engine._drafter = lambda context, name: Wrong()
+    engine._strategy = lambda *settings: Fixed(Wrong(), 4)
     try:
         found, report = engine.generate(PROMPT, speculative=True, temperature=0, max_new_tokens=12)
     finally:
-        del engine._drafter
+        del engine._strategy
     assert torch.equal(found, plain)
     assert report.tokens_accepted <= (plain == 1).sum()
     assert report.speedup_factor > 0

@@ -13,10 +13,11 @@ from csaq_export.hf.speculative.report import SpeculativeReport
 from csaq_export.hf.speculative.rows import RowsDrafter, cheaper_layers
 from csaq_runtime.errors import UsageError
 from csaq_runtime.sample import Sampler, Sampling
-from csaq_runtime.speculate.drafter import Drafter
+from csaq_runtime.speculate.choose import DEFAULT_DRAFT, choose_strategy
 from csaq_runtime.speculate.ngram import NGramDrafter
+from csaq_runtime.speculate.strategy import Fixed, Strategy
 
-DRAFTERS = ("ngram", "rows")
+DRAFTERS = ("auto", "ngram", "rows")
 
 
 class CSAQInferenceEngine:
@@ -33,6 +34,8 @@ class CSAQInferenceEngine:
     ) -> None:
         self.model, self.causal_map = model, causal_map
         self._stops = frozenset(_stops(model, tokenizer))
+        # What it learns about costs and look-ups outlives a reply.
+        self._auto = choose_strategy("auto", DEFAULT_DRAFT, None)
 
     def generate(
         self,
@@ -44,33 +47,37 @@ class CSAQInferenceEngine:
         top_p: float = 1.0,
         max_new_tokens: int = 128,
         seed: int | None = None,
-        draft: Literal["ngram", "rows"] = "ngram",
+        draft: Literal["auto", "ngram", "rows"] = "auto",
     ) -> tuple[Tensor, SpeculativeReport]:
         """The prompt and the tokens that follow it, int64 [1, n], and what it took.
 
         `input_ids`: int64 [1, n_prompt]. `temperature` 0 is greedy. `speculative` drafts up to
-        `lookahead` tokens a step: `ngram` looks them up in the context, `rows` runs the model with
-        its protected rows at 4 bits. The reply is that of plain decoding: the same tokens when
-        greedy (two logits closer than float rounding aside), with `ngram` also for a `seed`; the
-        same distribution always. Raises UsageError for settings that make no sense.
+        `lookahead` tokens a step: `ngram` looks them up in the context, `auto` does so where it
+        measures that it pays, as `csaq run`, and as far (up to 15), `rows` runs the model with its
+        protected rows at 4 bits. The reply is that of plain decoding: the same tokens when greedy
+        (two logits closer than float rounding aside), with look-ups also for a `seed`; the same
+        distribution always. Raises UsageError for settings that make no sense.
         """
         prompt = _prompt(input_ids)
         if lookahead < 1 or draft not in DRAFTERS:
             raise UsageError(f"lookahead {lookahead}, draft {draft!r}: not possible")
         sampling = Sampling(temperature=temperature, top_k=0, top_p=top_p, min_p=0.0, seed=seed)
         context = Context(self.model)
-        drafter = self._drafter(context, draft) if speculative else None
-        reply = Reply(context, prompt, Sampler(sampling), self._stops, drafter, lookahead)
+        strategy = self._strategy(context, draft, lookahead) if speculative else None
+        reply = Reply(context, prompt, Sampler(sampling), self._stops, strategy, lookahead)
         if len(prompt) >= context.room:
             raise UsageError(f"a prompt of {len(prompt)} tokens fills the context")
         reply.grow(min(max_new_tokens, context.room - len(prompt)))
-        report = reply.report()
+        report = reply.report(draft if speculative else "plain")
         return torch.tensor([reply.ids], device=input_ids.device), report
 
-    def _drafter(self, context: Context, name: str) -> Drafter:
-        if name == "ngram":
-            return NGramDrafter()
-        return RowsDrafter(context, cheaper_layers(self.model, self.causal_map))
+    def _strategy(self, context: Context, draft: str, lookahead: int) -> Strategy | None:
+        if draft == "auto":
+            return self._auto
+        if draft == "ngram":
+            return Fixed(NGramDrafter(), lookahead)
+        layers = cheaper_layers(self.model, self.causal_map)
+        return Fixed(RowsDrafter(context, layers), lookahead)
 
 
 def _prompt(input_ids: Tensor) -> list[int]:

@@ -1,13 +1,17 @@
 """One reply as it grows: draft, check the draft in one pass, keep what stands, drop the rest."""
 
+import time
 from collections.abc import Callable, Collection
-from time import perf_counter
 from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from csaq_export.hf.speculative.context import Context
 from csaq_export.hf.speculative.report import SpeculativeReport
 from csaq_runtime.sample import Sampler
-from csaq_runtime.speculate.drafter import Draft, Drafter
+from csaq_runtime.speculate.drafter import NOTHING, Draft
+from csaq_runtime.speculate.strategy import Strategy
 from csaq_runtime.speculate.verify import verified
 
 # Plain steps timed after a reply that had none of its own.
@@ -16,7 +20,10 @@ Result = TypeVar("Result")
 
 
 class Reply:
-    """The tokens that follow a prompt, as `ids` grows by them. `context` holds all but the last."""
+    """The tokens that follow a prompt, as `ids` grows by them. `context` holds all but the last.
+
+    `strategy` drafts at most `n_draft` tokens a step, if there is one.
+    """
 
     def __init__(
         self,
@@ -24,17 +31,17 @@ class Reply:
         prompt: list[int],
         sampler: Sampler,
         stops: Collection[int],
-        drafter: Drafter | None,
+        strategy: Strategy | None,
         n_draft: int,
     ) -> None:
         self.ids, self._n_prompt = list(prompt), len(prompt)
         self._context, self._sampler, self._stops = context, sampler, stops
-        self._drafter, self._n_draft = drafter, n_draft
+        self._strategy, self._n_draft = strategy, n_draft
         self._n_drafted = self._n_accepted = self._n_draft_call = self._n_verify = 0
         self._plain: list[float] = []
         self._n_step, self._decode_s, self._prefill_s = 0, 0.0, 0.0
-        if drafter is not None:
-            drafter.begin(sampler.spawn())
+        if strategy is not None:
+            strategy.begin(sampler.spawn())
 
     def grow(self, n: int) -> None:
         """Make up to `n` tokens; a stop is the last."""
@@ -50,11 +57,13 @@ class Reply:
             self._decode_s += seconds
 
     def _step(self, n_most: int) -> list[int]:
+        started = time.perf_counter()
         draft = self._draft(min(n_most, self._context.room) - 1)
-        n_past, ids = self._context.n_past, [self.ids[-1], *draft.ids]
-        logits, seconds = _timed(lambda: self._context.run(ids, len(ids)))
-        tokens = verified(logits, draft, self._sampler, self.ids, self._stops)
-        self._context.truncate(n_past + len(tokens))
+        drafted = time.perf_counter()
+        tokens = self._checked(draft)
+        seconds = time.perf_counter() - drafted
+        if self._strategy is not None:
+            self._strategy.learn(tokens, drafted - started, seconds)
         if draft.ids:
             self._n_drafted += len(draft.ids)
             self._n_accepted += len(_common(tokens, draft))
@@ -65,15 +74,23 @@ class Reply:
 
     def _draft(self, room: int) -> Draft:
         n = min(self._n_draft, room)
-        if self._drafter is None or n < 1:
-            return Draft()
+        if self._strategy is None or n < 1:
+            return NOTHING
         self._n_draft_call += 1
-        return self._drafter.propose(self.ids, n, None).first(n)
+        return self._strategy.draft(self.ids, n, _no_state)
 
-    def report(self) -> SpeculativeReport:
-        """What it took."""
+    def _checked(self, draft: Draft) -> list[int]:
+        """What of a draft stands, and the token after it; the rest is rolled back."""
+        n_past, ids = self._context.n_past, [self.ids[-1], *draft.ids]
+        logits = self._context.run(ids, len(ids))
+        tokens = verified(logits, draft, self._sampler, self.ids, self._stops)
+        self._context.truncate(n_past + len(tokens))
+        return tokens
+
+    def report(self, mode: str) -> SpeculativeReport:
+        """What it took; `mode` says who drafted."""
         return SpeculativeReport(
-            mode="plain" if self._drafter is None else self._drafter.name,
+            mode=mode,
             tokens_generated=len(self.ids) - self._n_prompt,
             tokens_drafted=self._n_drafted,
             tokens_accepted=self._n_accepted,
@@ -95,6 +112,11 @@ class Reply:
         return sorted(self._plain)[len(self._plain) // 2] if self._plain else 0.0
 
 
+def _no_state() -> NDArray[np.float32]:
+    """No drafter in torch asks for the model's state."""
+    raise NotImplementedError
+
+
 def _common(tokens: list[int], draft: Draft) -> list[int]:
     """The drafted tokens that stand."""
     found = []
@@ -106,6 +128,6 @@ def _common(tokens: list[int], draft: Draft) -> list[int]:
 
 
 def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    start = perf_counter()
+    start = time.perf_counter()
     result = work()
-    return result, perf_counter() - start
+    return result, time.perf_counter() - start

@@ -32,7 +32,8 @@ REST = 16
 """Steps without a thought of drafting once the credit is used up: thinking costs time, too."""
 
 DISTURBED = 3.0
-"""A draft that took so many times its worst outcome was interrupted: that is not its fault."""
+"""A draft that took so many times its worst outcome was interrupted: that is not its fault, and
+no gain either."""
 
 N_PROBE = 2
 POSITION_PRIOR = (0.6,) * 16
@@ -117,8 +118,8 @@ class Auto:
             record.observe(draft, tokens)
         spent, worth = draft_seconds + step_seconds, step_seconds
         if self._n_sent:
-            spent = min(spent, DISTURBED * (self._risked + clock.plain))
             worth = len(tokens) * clock.plain
+            spent = min(spent, max(DISTURBED * (self._risked + clock.plain), worth))
         self._thinking = draft_seconds + self._learning
         self._credit.settle(spent + self._learning, worth, clock.plain)
 
