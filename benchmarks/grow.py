@@ -1,0 +1,189 @@
+"""The demo made 18 times as large: `python -m benchmarks.grow OUT [--head SIDECAR] [--steps N]`.
+
+A trained model whose replies take seconds, for timing drafts. Every width (state, heads,
+feed-forward) is repeated four times and two layers are put in between that add nothing at first.
+The predictions stay the demo's (after Net2Net, arXiv:1511.05641): copies of an input share its
+weight, unequally, and what they differ by sums to zero. With `--steps` all of it is trained on
+`--text` then. Perplexities on held-out stories are printed. `--head` is a head of the demo, which
+grows in the same way.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from benchmarks.random_folder import DEMO, TOKENIZER
+from csaq_export.calibration import read_calibration
+from csaq_export.torch_model import load_tokenizer
+from csaq_runtime.formats import LAYOUTS, GGMLType
+from csaq_runtime.speculate.head_keys import ARCHITECTURE, IDS, NORM, PREFIX
+
+TIMES, LAYERS = 4, (0, 1, -2, 2, 3, -4, 4, 5)
+"""How often a width is repeated; the demo's layers in order, negative: a copy that adds nothing."""
+
+SPREAD = 0.5
+"""How far the shares of an input's copies differ, relative to a share."""
+
+STORIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinystories"
+WINDOW, N_HELD, RATE, N_WARMUP, SECONDS = 256, 48, 2e-4, 10, 30
+SCALES = {GGMLType.Q4_K: 2, GGMLType.Q4_0: 1}
+"""Numbers in float16 that begin a block of a head's matrices."""
+
+WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+HEAD_WIDTHS = {
+    f"{PREFIX}.{name}"
+    for name in (
+        "embedding_length",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "feed_forward_length",
+    )
+}
+
+
+def main() -> None:
+    """Write the folder, train it, write its head."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--head", type=Path, help="sidecar of a head of the demo")
+    parser.add_argument("--steps", type=int, default=0, help="of two windows of 256 tokens each")
+    parser.add_argument("--text", type=Path, default=STORIES / "train.txt")
+    parser.add_argument("--held-out", type=Path, default=STORIES / "valid.txt")
+    arguments = parser.parse_args()
+    write_folder(arguments.out)
+    if arguments.head:
+        write_head(arguments.head, arguments.out.with_name(f"{arguments.out.name}-draft.gguf"))
+    held = windows(arguments.held_out, N_HELD)
+    print(f"demo: perplexity {perplexity(load(DEMO), held):.4f}", flush=True)
+    model = load(arguments.out)
+    n_weight = sum(parameter.numel() for parameter in model.parameters())
+    print(f"grown: {n_weight:,} weights, perplexity {perplexity(model, held):.4f}", flush=True)
+    if arguments.steps:
+        train(model, windows(arguments.text, 2 * arguments.steps))
+        print(f"trained: perplexity {perplexity(model, held):.4f}")
+        model.bfloat16().save_pretrained(arguments.out)
+
+
+def write_folder(folder: Path) -> None:
+    """The grown model as Hugging Face stores it."""
+    folder.mkdir(parents=True)
+    for name in (*TOKENIZER, "generation_config.json"):
+        shutil.copy(DEMO / name, folder / name)
+    config = json.loads((DEMO / "config.json").read_text())
+    config |= {name: config[name] * TIMES for name in WIDTHS}
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": len(LAYERS)}))
+    torch.manual_seed(0)
+    weights = load_file(DEMO / "model.safetensors")
+    grown = {name: value.bfloat16() for name, value in grown_tensors(weights)}
+    save_file(grown, folder / "model.safetensors", {"format": "pt"})
+
+
+def grown_tensors(weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every tensor of the grown model."""
+    yield "model.embed_tokens.weight", weights["model.embed_tokens.weight"].tile(1, TIMES)
+    yield "model.norm.weight", weights["model.norm.weight"].tile(TIMES) / TIMES
+    for number, layer in enumerate(LAYERS):
+        start = f"model.layers.{abs(layer)}."
+        for name in (name for name in weights if name.startswith(start)):
+            adds = name.endswith(("o_proj.weight", "down_proj.weight"))
+            factor = 0 if layer < 0 and adds else 1
+            value = weights[name].float()
+            widened = value.tile(TIMES) if value.dim() == 1 else grown_matrix(value)
+            yield name.replace(start, f"model.layers.{number}."), factor * widened
+
+
+def grown_matrix(weight: Tensor) -> Tensor:
+    """Outputs repeated; each input's weight divided among its copies."""
+    share = weight.tile(TIMES, 1) / TIMES
+    differences = [SPREAD * share.abs() * torch.randn(share.shape) for _ in range(TIMES // 2)]
+    return torch.cat([share + sign * by for by in differences for sign in (1, -1)], 1)
+
+
+def load(folder: Path) -> PreTrainedModel:
+    """In float32."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model
+
+
+def windows(path: Path, n: int) -> Tensor:
+    """Int64 [n, WINDOW] of a text."""
+    return read_calibration(str(path), load_tokenizer(DEMO), n, WINDOW, 0).tokens
+
+
+@torch.no_grad()
+def perplexity(model: PreTrainedModel, held: Tensor) -> float:
+    """Of windows that were not trained on."""
+    losses = [float(model(part, labels=part).loss) for part in torch.split(held, 4)]
+    return math.exp(sum(losses) / len(losses))
+
+
+def train(model: PreTrainedModel, text: Tensor) -> None:
+    """A step per two windows of `text` [n, WINDOW]: a warm-up, then a straight line to nothing."""
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, (0.9, 0.95), weight_decay=0.0)
+    n_step, told = len(text) // 2, time.monotonic()
+    for step, part in enumerate(torch.split(text, 2)):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, (step + 1) / N_WARMUP) * (1 - step / n_step)
+        loss = model(part, labels=part).loss
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if time.monotonic() > told + SECONDS:
+            told = time.monotonic()
+            print(f"step {step + 1} of {n_step}: loss {float(loss):.3f}", flush=True)
+
+
+def write_head(source: Path, path: Path) -> None:
+    """The demo's head, wider; its blocks are repeated as they are, with smaller scales."""
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(path, ARCHITECTURE)
+    for name, field in reader.fields.items():
+        if name.startswith(PREFIX):
+            value = grown_value(name, field.contents())
+            writer.add_key_value(name, value, field.types[0], sub_type=field.types[-1])
+    for tensor in reader.tensors:
+        data = grown_blocks(tensor)
+        writer.add_tensor(tensor.name, data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def grown_value(name: str, value: Any) -> Any:
+    """Of a key in a head's file."""
+    if name == f"{PREFIX}.block_count":
+        return len(LAYERS)
+    return value * TIMES if name in HEAD_WIDTHS else value
+
+
+def grown_blocks(tensor: gguf.ReaderTensor) -> NDArray[np.generic]:
+    """A head's tensor: a list of tokens as it is, a vector repeated, a matrix as `grown_matrix`."""
+    if tensor.name == IDS:
+        return tensor.data
+    if tensor.data.ndim == 1:
+        by = {"state_scale.weight": TIMES, NORM: 1 / TIMES, "output_norm.weight": 1 / TIMES}
+        return np.tile(tensor.data, TIMES) * np.float32(by.get(tensor.name, 1))
+    kind = GGMLType(tensor.tensor_type)
+    n_scale = SCALES[kind]
+    blocks = np.tile(tensor.data, (TIMES, TIMES)).reshape(-1, LAYOUTS[kind].type_size)
+    scales = blocks[:, : 2 * n_scale].copy().view(np.float16) / np.float16(TIMES)
+    blocks[:, : 2 * n_scale] = scales.view(np.uint8)
+    return blocks.reshape(TIMES * len(tensor.data), -1)
+
+
+if __name__ == "__main__":
+    main()
