@@ -3,11 +3,12 @@
 Per file: what steps of several tokens cost. Then per kind of reply (a story; a reply that falls
 into repetition; an edit: the prompt's text once more with small changes, which is forced, whatever
 the model would say) and drafter: a, the share of drafted tokens that stood; tokens per step; c and
-v, what a drafted token and a step with its mean draft took, in plain steps; the speed that follows,
-and the one measured against plain decoding, in turn with it. Every reply is compared with the plain
-one, but where drafts are drawn by chance; a difference ends the program with an error. With
-`--peer DIR` llama.cpp's programs there, plain and with their own look-ups, on the same file and
-prompts. Nothing else should run meanwhile.
+v, what a drafted token and a step with its mean draft took, in plain steps; the speed that follows;
+and the one measured against plain decoding just before and after it: of all replies together, and
+the median reply's. Every reply is compared with the plain one, but where drafts are drawn by
+chance; a difference ends the program with an error. `--spec` names the drafters, else all are
+tried. With `--peer DIR` llama.cpp's programs there, plain and with their own look-ups, on the same
+file and prompts. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -42,7 +43,16 @@ STORY = (
     '"Yes, but you have to wash your hands first." Lily washed her hands and ate the apple.\n\n'
 )
 EDITED = STORY.replace("Lily", "Anna").replace("big, red", "small, green")
-STORIES = ("Once upon a time, there was a girl who", "Tom and Sue went to the park.", "The old")
+STORIES = (
+    "Once upon a time, there was a girl who",
+    "Tom and Sue went to the park.",
+    "The old",
+    "One day, a small dog",
+    "Ben had a new toy car.",
+    "Once upon a time, in a big forest, there lived",
+    "Mom said,",
+    "The sun was hot and",
+)
 REPETITIVE = "Once upon a time, there was a dragon"
 SAMPLED = Sampling(temperature=0.8, seed=3)
 N_CTX, N_TIMED = 1024, 15
@@ -61,6 +71,7 @@ def main() -> None:
     parser.add_argument("--head", type=Path, help="sidecar of a head")
     parser.add_argument("--peer", type=Path, help="folder of llama.cpp's programs")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--spec", default="ngram,head,planes,auto")
     parser.add_argument("-n", type=int, default=200, help="tokens of a reply")
     arguments = parser.parse_args()
     for path in arguments.files:
@@ -183,11 +194,14 @@ def compare(
 ) -> None:
     """Print a row per kind of reply and drafter."""
     print(
-        "| replies | --spec | plain t/s | a | tokens/step | c | v | predicted | measured | equal |"
+        "| replies | --spec | plain t/s | a | tokens/step | c | v | predicted | measured | median |"
+        " equal |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for kind, tasks in tasks_by_kind(engine, arguments.n).items():
         for spec in offered(engine, arguments.head):
+            if spec not in arguments.spec.split(","):
+                continue
             with drafting(engine, path, spec, arguments) as (other, strategy):
                 cells = row(engine, other, tasks, Watched(strategy), costs)
             print(f"| {kind} | {spec} | {cells} |", flush=True)
@@ -227,14 +241,16 @@ def row(
     engine: Engine, other: Engine, tasks: list[Task], watched: Watched, costs: dict[int, float]
 ) -> str:
     """Cells: speeds, and what they are made of."""
-    seconds, n_plain, n_token = [0.0, 0.0], 0, 0
+    seconds, n_plain, n_token, speeds = [0.0, 0.0], 0, 0, []
     for task in tasks:
-        taken, expected = made(engine, task, None)
+        before, expected = made(engine, task, None)
         again, found = made(other, task, watched)
+        taken = (before + made(engine, task, None)[0]) / 2
         if found != expected and not watched.by_chance:
             sys.exit(f"a reply differs from plain decoding: {expected} {found}")
         seconds = [seconds[0] + taken, seconds[1] + again]
         n_plain, n_token = n_plain + len(expected) - 1, n_token + len(found) - 1
+        speeds.append(taken / (len(expected) - 1) / (again / (len(found) - 1)))
     plain = seconds[0] / n_plain
     drafts = [step for step in watched.steps if step[0]]
     n_drafted = max(sum(step[0] for step in drafts), 1)
@@ -251,6 +267,7 @@ def row(
         f"{v:.2f} at {1 + size:.1f}",
         f"{predicted:.2f}",
         f"{plain * n_token / seconds[1]:.2f}",
+        f"{statistics.median(speeds):.2f} of {len(speeds)}",
         "drawn" if watched.by_chance else f"{n_token}",
     )
     return " | ".join(cells)
