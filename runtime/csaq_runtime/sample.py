@@ -149,12 +149,13 @@ def keep_top_k(logits: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
 def _lower_bound(logits: NDArray[np.float32], k: int) -> np.float32:
     """A value that at least `k` logits reach: the k-th largest of the chunks' maxima.
 
-    One pass over the vocabulary, where a partition of all of it would take many.
+    One pass over the vocabulary, where a partition of all of it would take many. A chunk are
+    every n-th logits: maxima of neighbouring chunks are then taken side by side.
     """
     n_chunk = logits.size // CHUNK
     if n_chunk < k:
         return np.float32(-np.inf)
-    maxima = logits[: n_chunk * CHUNK].reshape(n_chunk, CHUNK).max(axis=1)
+    maxima = logits[: n_chunk * CHUNK].reshape(CHUNK, n_chunk).max(axis=0)
     return np.float32(np.partition(maxima, n_chunk - k)[n_chunk - k])
 
 
