@@ -1,18 +1,17 @@
-"""The demo made 18 times as large: `python -m benchmarks.grow OUT [--head SIDECAR] [--steps N]`.
+"""The demo made 18 times as large: `python -m benchmarks.grow OUT [--head SIDECAR]`.
 
-A trained model whose replies take seconds, for timing drafts. Every width (state, heads,
-feed-forward) is repeated four times and two layers are put in between that add nothing at first.
-The predictions stay the demo's (after Net2Net, arXiv:1511.05641): copies of an input share its
-weight, unequally, and what they differ by sums to zero. With `--steps` all of it is trained on
-`--text` then. Perplexities on held-out stories are printed. `--head` is a head of the demo, which
-grows in the same way.
+A model that says what a trained one says and takes milliseconds a token, for timing drafts. Every
+width (state, heads, feed-forward) is repeated four times and two layers are put in between that
+add nothing. The predictions stay the demo's (after Net2Net, arXiv:1511.05641): copies of an input
+share its weight, unequally, and what they differ by sums to zero. It is not trained further.
+Perplexities on held-out stories are printed. `--head` is a head of the demo, which grows in the
+same way.
 """
 
 import argparse
 import json
 import math
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks.random_folder import DEMO, TOKENIZER
@@ -37,8 +36,9 @@ TIMES, LAYERS = 4, (0, 1, -2, 2, 3, -4, 4, 5)
 SPREAD = 0.5
 """How far the shares of an input's copies differ, relative to a share."""
 
-STORIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinystories"
-WINDOW, N_HELD, RATE, N_WARMUP, SECONDS = 256, 48, 2e-4, 10, 30
+HELD = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinystories" / "valid.txt"
+WINDOW, N_HELD = 256, 48
+
 SCALES = {GGMLType.Q4_K: 2, GGMLType.Q4_0: 1}
 """Numbers in float16 that begin a block of a head's matrices."""
 
@@ -55,26 +55,19 @@ HEAD_WIDTHS = {
 
 
 def main() -> None:
-    """Write the folder, train it, write its head."""
+    """Write the folder and its head."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--head", type=Path, help="sidecar of a head of the demo")
-    parser.add_argument("--steps", type=int, default=0, help="of two windows of 256 tokens each")
-    parser.add_argument("--text", type=Path, default=STORIES / "train.txt")
-    parser.add_argument("--held-out", type=Path, default=STORIES / "valid.txt")
     arguments = parser.parse_args()
     write_folder(arguments.out)
     if arguments.head:
         write_head(arguments.head, arguments.out.with_name(f"{arguments.out.name}-draft.gguf"))
-    held = windows(arguments.held_out, N_HELD)
+    held = read_calibration(str(HELD), load_tokenizer(DEMO), N_HELD, WINDOW, 0).tokens
     print(f"demo: perplexity {perplexity(load(DEMO), held):.4f}", flush=True)
     model = load(arguments.out)
     n_weight = sum(parameter.numel() for parameter in model.parameters())
     print(f"grown: {n_weight:,} weights, perplexity {perplexity(model, held):.4f}", flush=True)
-    if arguments.steps:
-        train(model, windows(arguments.text, 2 * arguments.steps))
-        print(f"trained: perplexity {perplexity(model, held):.4f}")
-        model.bfloat16().save_pretrained(arguments.out)
 
 
 def write_folder(folder: Path) -> None:
@@ -118,33 +111,11 @@ def load(folder: Path) -> PreTrainedModel:
     return model
 
 
-def windows(path: Path, n: int) -> Tensor:
-    """Int64 [n, WINDOW] of a text."""
-    return read_calibration(str(path), load_tokenizer(DEMO), n, WINDOW, 0).tokens
-
-
 @torch.no_grad()
 def perplexity(model: PreTrainedModel, held: Tensor) -> float:
-    """Of windows that were not trained on."""
+    """Of windows [n, WINDOW] that were not trained on."""
     losses = [float(model(part, labels=part).loss) for part in torch.split(held, 4)]
     return math.exp(sum(losses) / len(losses))
-
-
-def train(model: PreTrainedModel, text: Tensor) -> None:
-    """A step per two windows of `text` [n, WINDOW]: a warm-up, then a straight line to nothing."""
-    optimizer = torch.optim.AdamW(model.parameters(), RATE, (0.9, 0.95), weight_decay=0.0)
-    n_step, told = len(text) // 2, time.monotonic()
-    for step, part in enumerate(torch.split(text, 2)):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / N_WARMUP) * (1 - step / n_step)
-        loss = model(part, labels=part).loss
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if time.monotonic() > told + SECONDS:
-            told = time.monotonic()
-            print(f"step {step + 1} of {n_step}: loss {float(loss):.3f}", flush=True)
 
 
 def write_head(source: Path, path: Path) -> None:
