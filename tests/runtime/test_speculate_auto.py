@@ -107,6 +107,17 @@ def test_a_useless_drafter_costs_less_than_two_percent(
         assert world.run(auto, 300) > 0.98
 
 
+def test_an_interrupted_first_draft_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, CHEAP)
+    guesser = Guesser(world, "head", lambda place: 0.8, 5.0)
+    auto = Auto([guesser], 15)
+    world.run(auto, 2)
+    assert guesser.n_asked == 1
+    guesser.cost = 0.05
+    assert world.run(auto, 300) > 1.15
+    assert world.run(auto, 300) > 1.4
+
+
 @pytest.mark.parametrize("names", [["ngram"], ["head"], ["ngram", "head"], ["planes"]])
 @pytest.mark.parametrize("accuracy", [0.05, 0.45])
 def test_thinking_is_paid_for_on_a_fast_model(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from csaq_runtime.sample import Sampler
 from csaq_runtime.speculate.credit import SHARE, Credit
-from csaq_runtime.speculate.draft_clock import DraftClock
+from csaq_runtime.speculate.draft_clock import DISTURBED, DraftClock
 from csaq_runtime.speculate.drafter import NOTHING, Draft, Drafter
 from csaq_runtime.speculate.odds import Odds, confidence_bin
 from csaq_runtime.speculate.step_clock import StepClock
@@ -30,10 +30,6 @@ HOPELESS = 0.05
 
 REST = 16
 """Steps without a thought of drafting once the credit is used up: thinking costs time, too."""
-
-DISTURBED = 3.0
-"""A draft that took so many times its worst outcome was interrupted: that is not its fault, and
-no gain either."""
 
 N_PROBE = 2
 POSITION_PRIOR = (0.6,) * 16
@@ -119,6 +115,7 @@ class Auto:
         spent, worth = draft_seconds + step_seconds, step_seconds
         if self._n_sent:
             worth = len(tokens) * clock.plain
+            # What an interruption took is not charged, and no gain either.
             spent = min(spent, max(DISTURBED * (self._risked + clock.plain), worth))
         self._thinking = draft_seconds + self._learning
         self._credit.settle(spent + self._learning, worth, clock.plain)
@@ -183,7 +180,7 @@ class Auto:
             return NOTHING
         started = time.perf_counter()
         draft = record.drafter.propose(context, n, None).first(n)
-        record.clock.observe(1, time.perf_counter() - started)
+        record.clock.observe(1, time.perf_counter() - started, self._clock.plain)
         self._proposed.append((record, draft))
         return draft
 
@@ -221,21 +218,25 @@ class Auto:
         hidden = state() if record.drafter.wants_hidden else None
         draft = record.drafter.propose(context, n, hidden).first(n)
         if draft.ids:
-            record.clock.observe(len(draft.ids), time.perf_counter() - started)
+            record.clock.observe(len(draft.ids), time.perf_counter() - started, self._clock.plain)
         record.last_used = self._clock.n_step
         # What is left out is learnt from, too: one that fell out of favour can come back.
         self._proposed.append((record, draft))
-        return draft.first(self._worth_checking(record.chances(draft), rate))
+        is_drawn = draft.drawn_from is not None
+        return draft.first(self._worth_checking(record.chances(draft), rate, is_drawn))
 
-    def _worth_checking(self, chances: Iterable[float], rate: float) -> int:
-        """Tokens up to the first whose chance does not pay for checking it too, at that `rate`.
+    def _worth_checking(self, chances: Iterable[float], rate: float, is_drawn: bool) -> int:
+        """Tokens that pay best for checking them, at that `rate`.
 
-        Decided one by one: whether a token drawn by chance is checked must not depend on what
-        was drawn after it, or the distribution would shift.
+        Where they were drawn by chance each is decided on by itself: whether one is checked must
+        not depend on what was drawn after it, or the distribution would shift.
         """
-        stands, n = 1.0, 0
+        cost, stands, gain, best, most = self._clock.cost, 1.0, 0.0, 0, 0.0
         for n, chance in enumerate(chances, 1):
             stands *= chance
-            if stands < rate * (self._clock.cost[n + 1] - self._clock.cost[n]):
-                return n - 1
-        return n
+            gain += stands - rate * (cost[n + 1] - cost[n])
+            if gain >= most:
+                best, most = n, gain
+            elif is_drawn:
+                break
+        return best

@@ -8,6 +8,9 @@ from csaq_runtime.speculate.step_clock import N_SAMPLE
 FIRST_COST = {"ngram": 0.02, "head": 0.1, "planes": 0.6}
 """Cost of a drafted token in plain steps before it is measured (n-gram: of a whole draft)."""
 
+DISTURBED = 3.0
+"""A draft that takes so many times what is believed was interrupted: that is not its fault."""
+
 
 class DraftClock:
     """Medians of the last drafts of each length.
@@ -21,10 +24,15 @@ class DraftClock:
         self._samples: dict[int, deque[float]] = {}
         self._seconds: list[float] = []
 
-    def observe(self, n_token: int, seconds: float) -> None:
-        """A draft of `n_token` tokens took `seconds`."""
+    def observe(self, n_token: int, seconds: float, plain: float) -> None:
+        """A draft of `n_token` tokens took `seconds`, a plain step takes `plain`."""
         n_token = 1 if self.per_draft else n_token
-        self._samples.setdefault(n_token, deque(maxlen=N_SAMPLE)).append(seconds)
+        believed = self.seconds(n_token, plain)
+        if n_token not in self._samples:
+            # Of two, the lower one counts: a first draft that seemed so dear would be the last.
+            disturbed = seconds > DISTURBED * believed
+            self._samples[n_token] = deque([believed] * disturbed, maxlen=N_SAMPLE)
+        self._samples[n_token].append(seconds)
         self._seconds = self._interpolated()
 
     def seconds(self, n_token: int, plain: float) -> float:
