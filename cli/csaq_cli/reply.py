@@ -9,12 +9,13 @@ from csaq_cli.output import print_footer, print_json, wants_color
 from csaq_cli.run_options import RunOptions
 from csaq_runtime.engine import Engine
 from csaq_runtime.errors import UsageError
+from csaq_runtime.pages import Pages
 from csaq_runtime.prompt import chat_ids, conversation
 from csaq_runtime.sample import Sampling
 
 
-def open_engine(path: Path, options: RunOptions) -> Engine:
-    """Load `path` as the options say; raises GGUFError, ModelError, ResourceError."""
+def open_engine(path: Path, options: RunOptions, pages: Pages) -> Engine:
+    """Load `path` into `pages` as options say; raises GGUFError, ModelError, ResourceError."""
     progress = loading_line(options.quiet)
     try:
         return Engine.open(
@@ -26,6 +27,7 @@ def open_engine(path: Path, options: RunOptions) -> Engine:
             n_draft=options.spec_n_max,
             draft_model=options.draft_model,
             has_text=True,
+            pages=pages,
             progress=progress,
         )
     finally:

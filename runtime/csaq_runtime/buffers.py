@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CACHE_LINE = 64
+from csaq_runtime.pages import CACHE_LINE, Pages
+
 HUGE_PAGE = 2 << 20
 ARENA_BYTES = 64 << 20
 
@@ -43,17 +44,20 @@ def empty_bytes(n_byte: int) -> NDArray[np.uint8]:
 
 
 class Arena:
-    """Hands out memory for many arrays from large mappings, on huge pages where there are any.
+    """Hands out memory for many arrays: from `pages`, then from large mappings of its own.
 
-    A fresh page of 4 KiB costs more than filling it. A mapping lives as long as its arrays.
+    Those are on huge pages where there are any. A mapping lives as long as its arrays.
     """
 
-    def __init__(self) -> None:
-        self._lock = Lock()
+    def __init__(self, pages: Pages | None = None) -> None:
+        self._lock, self._pages = Lock(), pages
         self._free = np.empty(0, np.uint8)
 
     def take(self, n_byte: int) -> NDArray[np.uint8]:
         """Memory of any value that starts on a cache line; MemoryError if there is none."""
+        ready = None if self._pages is None else self._pages.take(n_byte)
+        if ready is not None:
+            return np.frombuffer(ready, np.uint8)
         n_whole = -(-n_byte // CACHE_LINE) * CACHE_LINE
         with self._lock:
             if n_whole > self._free.size:

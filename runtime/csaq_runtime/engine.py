@@ -25,6 +25,7 @@ from csaq_runtime.kernels.dispatch import MATRIX_TYPES
 from csaq_runtime.kernels.native_step import step_name
 from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
+from csaq_runtime.pages import Pages
 from csaq_runtime.sample import Sampler, Sampling
 from csaq_runtime.speculate.choose import (
     DEFAULT_DRAFT,
@@ -129,6 +130,7 @@ class Engine:
         n_draft: int = DEFAULT_DRAFT,
         draft_model: str | os.PathLike[str] | None = None,
         has_text: bool = False,
+        pages: Pages | None = None,
         progress: Progress | None = None,
     ) -> "Engine":
         """Check the GGUF file at `path` and load it.
@@ -142,6 +144,7 @@ class Engine:
         n_draft: most tokens drafted at a time.
         draft_model: a head's sidecar; without it one that lies beside the file is taken.
         has_text: read the vocabulary now, while weights are packed; else when it is asked for.
+        pages: memory fetched since before this was imported; the caller closes it afterwards.
         progress: called with bytes packed so far and in all, of which one stands for the kernels.
 
         Raises GGUFError, ModelError, UsageError, or ResourceError if memory does not suffice.
@@ -155,7 +158,8 @@ class Engine:
             planes = sidecar is None and wants_planes(spec, n_draft, file)
             n_ctx, n_batch = _sizes(hparams, n_ctx, n_batch, n_sequence)
             drafting = draft_memory(file, hparams, n_ctx, sidecar, planes)
-            check_memory(file, n_ctx, cache_type, n_batch, n_sequence, drafting)
+            held = 0 if pages is None else pages.n_fetched
+            check_memory(file, n_ctx, cache_type, n_batch, n_sequence, drafting, held)
             caches = [KVCache(hparams, n_ctx, cache_type) for _ in range(n_sequence)]
             weight_bytes = sum(info.n_bytes for info in file.tensors.values())
             n_threads = default_threads(weight_bytes) if n_threads is None else n_threads
@@ -164,7 +168,8 @@ class Engine:
                 serve = beside.submit(compiled_step)
                 vocabulary = beside.submit(load_vocabulary, file) if has_text else None
                 _prepare_kernels(file, planes)
-                model = load_model(file, hparams, n_threads, _short_of_one(progress), planes)
+                shown = _short_of_one(progress)
+                model = load_model(file, hparams, n_threads, shown, planes, pages)
             head = None if sidecar is None else load_head(sidecar, file, model)
             words = None if vocabulary is None else vocabulary.result()
             # Last of what may fail for a file: threads that run would outlive it.

@@ -47,14 +47,17 @@ def check_memory(
     n_batch: int,
     n_sequence: int = 1,
     drafting: int = 0,
+    held: int = 0,
 ) -> None:
     """Raise ResourceError if `file` cannot be run in the memory that is left.
 
     drafting: bytes more for `--spec`, see `speculate.memory`.
+    held: bytes fetched for it already, see `pages`.
     """
     parts = _parts(file, n_ctx, cache_type, n_batch, n_sequence)
     require_memory(
         file.path,
         parts | {"drafting": drafting} if drafting else parts,
         "try a smaller context (-c) or a file with fewer bits per weight",
+        held,
     )

@@ -30,10 +30,13 @@ def available_memory() -> Limit | None:
     return min(_limits(), key=lambda limit: limit.n_byte, default=None)
 
 
-def require_memory(what: object, parts: Mapping[str, int], hint: str) -> None:
-    """Raise ResourceError, with the sum of `parts` in its message, if that is not available."""
+def require_memory(what: object, parts: Mapping[str, int], hint: str, held: int = 0) -> None:
+    """Raise ResourceError, with the sum of `parts` in its message, if that is not available.
+
+    held: bytes of it that the process has already.
+    """
     needed, limit = sum(parts.values()), available_memory()
-    if limit is not None and needed > limit.n_byte:
+    if limit is not None and needed - held > limit.n_byte:
         addends = " + ".join(f"{name} {shown(n_byte)}" for name, n_byte in parts.items())
         raise ResourceError(
             f"{what}: needs about {shown(needed)} of memory ({addends}),"

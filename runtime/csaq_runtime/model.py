@@ -17,6 +17,7 @@ from csaq_runtime.formats import dequantize
 from csaq_runtime.gguf import GGUFFile
 from csaq_runtime.heads import padded, rotary_rows, take_elements, take_rows, value_rows
 from csaq_runtime.hparams import HParams
+from csaq_runtime.pages import Pages
 from csaq_runtime.rows.linear import MixedLinear, pack_mixed
 from csaq_runtime.rows.lookup import TieredLookup
 from csaq_runtime.rows.names import tier_names
@@ -96,17 +97,19 @@ def load_model(
     n_thread: int,
     progress: Progress | None = None,
     planes: bool = False,
+    pages: Pages | None = None,
 ) -> Model:
     """Check and pack all weights of `file`; ModelError names the tensor that does not fit.
 
     planes: matrices in two planes where their types allow it (`kernels.plane_split`).
+    pages: memory to use before any other.
     """
     weights = check_tensors(file, hparams)
     sources = _sources(file, hparams)
     sizes = {key: _matrix_bytes(file, weights, source) for key, source in sources.items()}
     done, linears = 0, {}
     # A matrix that proves indivisible gives its memory back, which an arena does not take.
-    allocate = empty_bytes if planes else Arena().take
+    allocate = empty_bytes if planes else Arena(pages).take
     with ThreadPoolExecutor(n_thread) as pool:
         futures = {
             key: pool.submit(_linear, file, source, weights.get(source.name), planes, allocate)

@@ -59,6 +59,7 @@ def test_a_group_over_its_limit_leaves_nothing(cgroup: Path) -> None:
 def test_what_is_needed_is_said_as_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_limits, "available_memory", lambda: Limit(2**30, "free memory"))
     require_memory("x", {"weights": 2**29, "context": 2**29}, "")
+    require_memory("x", {"weights": 2**30, "context": 2**20}, "", held=2**20)
     with pytest.raises(ResourceError) as caught:
         require_memory("x", {"weights": 2**30, "context": 2**20}, "less")
     assert str(caught.value) == (
