@@ -22,7 +22,7 @@ from csaq_runtime.errors import UsageError
 from csaq_runtime.gguf import GGUFFile, open_gguf
 from csaq_runtime.hparams import HParams, read_hparams
 from csaq_runtime.kernels.dispatch import MATRIX_TYPES
-from csaq_runtime.kernels.native_step import step_name
+from csaq_runtime.kernels.native_step import step_names
 from csaq_runtime.memory import check_memory
 from csaq_runtime.model import Progress, load_model
 from csaq_runtime.pages import Pages
@@ -373,7 +373,7 @@ def _prepare_kernels(file: GGUFFile, planes: bool) -> None:
     """On the first start with these kernels: compile those that pack and multiply the file's."""
     matrices = {info.type for info in file.tensors.values() if len(info.shape) == 2}
     missing = missing_modules(needed_modules(matrices & MATRIX_TYPES, planes))
-    compile_modules([name for name in missing if name != step_name()])
+    compile_modules([name for name in missing if name not in step_names()])
 
 
 def _short_of_one(progress: Progress | None) -> Progress | None:

@@ -15,6 +15,7 @@ from csaq_runtime.buffers import address, aligned_bytes, aligned_floats
 from csaq_runtime.cache import KVCache
 from csaq_runtime.errors import UsageError
 from csaq_runtime.heads import head_pad, padded
+from csaq_runtime.kernels.native_step import native_attention
 from csaq_runtime.kernels.record import MIXED_SCRATCH_BYTES, STEP, TILE_TOKENS
 from csaq_runtime.model import Model
 from csaq_runtime.rope import rope_table
@@ -158,6 +159,7 @@ class Stepper:
             step[name] = getattr(hparams, name)
         step["head_pad"] = head_pad(hparams)
         step["epsilon"] = hparams.rms_epsilon
+        step["attention"] = native_attention()
         step["attention_scale"] = 1 / np.sqrt(hparams.head_dim)
         step["layers"] = self._keep(layer_table(model, self._keep))
         step["output_norm"] = address(model.output_norm)

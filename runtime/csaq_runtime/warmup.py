@@ -23,7 +23,7 @@ from csaq_runtime.kernels.dispatch import (
     quantize_address,
     weight_format,
 )
-from csaq_runtime.kernels.native_step import native_serve, step_name
+from csaq_runtime.kernels.native_step import native_attention, native_serve, step_names
 from csaq_runtime.kernels.tile import WeightFormat
 from csaq_runtime.simd.target import host_target
 from csaq_runtime.threads import Serve, available_cores
@@ -42,7 +42,7 @@ def needed_modules(types: Iterable[GGMLType], planes: bool = False) -> list[str]
         for kind in types
         for fmt in (PLANE_FORMATS.get(kind, ()) if planes else ()) or (weight_format(kind),)
     ]
-    return [step_name(), *sorted({fmt.name for fmt in formats}), ACTIVATION_NAME]
+    return [*step_names(), *sorted({fmt.name for fmt in formats}), ACTIVATION_NAME]
 
 
 def all_modules() -> list[str]:
@@ -69,8 +69,8 @@ def compile_modules(names: list[str], progress: Progress | None = None) -> None:
 
 
 def compiled_step() -> Serve:
-    """The step as a callable; where it is missing it is compiled first, in a process of its own."""
-    compile_modules(missing_modules([step_name()]))
+    """The step as a callable; what is missing of it is compiled first, in processes of its own."""
+    compile_modules(missing_modules(step_names()))
     return native_serve()
 
 
@@ -86,8 +86,11 @@ def _compile_apart(name: str) -> None:
 
 def _compile_here(name: str) -> None:
     """Load a module, which compiles it if the cache does not hold it."""
-    if name == step_name():
+    step, attention = step_names()
+    if name == step:
         native_serve()
+    elif name == attention:
+        native_attention()
     elif name == ACTIVATION_NAME:
         quantize_address(Activation.FLOAT32)
     else:

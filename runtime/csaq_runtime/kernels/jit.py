@@ -6,12 +6,16 @@ from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 from numba.core import event
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUContext
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+ZERO: Any = np.int64(0)
+"""For calls: to Numba a Python 0 is a type of its own, and what it is passed to compiles again."""
 
 
 def part(function: Function) -> Function:

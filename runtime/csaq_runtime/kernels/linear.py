@@ -10,7 +10,7 @@ from csaq_runtime.kernels.access import inputs_at
 from csaq_runtime.kernels.barrier import wait_for_all
 from csaq_runtime.kernels.call import call_matmul, call_quantize
 from csaq_runtime.kernels.elementwise import scale_and_shift
-from csaq_runtime.kernels.jit import part
+from csaq_runtime.kernels.jit import ZERO, part
 from csaq_runtime.kernels.mixed import gather_columns, multiply_mixed
 from csaq_runtime.kernels.norm import rms_norm
 from csaq_runtime.kernels.record import TILE_TOKENS
@@ -82,10 +82,10 @@ def pack_rows(step: Any, thread: int, inputs: Any, source: Any, n_token: int) ->
     rows, row_bytes, norm = source
     scratch = step.scratch + thread * step.scratch_bytes
     if n_token <= TILE_TOKENS:
-        tile_rows = _tile_rows(step, scratch, rows, row_bytes, norm, 0, n_token)
+        tile_rows = _tile_rows(step, scratch, rows, row_bytes, norm, ZERO, n_token)
         packed = (scratch + step.scratch_packed, step.scratch_slot_bytes)
         if n_token > 0:
-            _pack_tile(step, inputs, (tile_rows, row_bytes), n_token, packed, 0, scratch)
+            _pack_tile(step, inputs, (tile_rows, row_bytes), n_token, packed, ZERO, scratch)
         return packed
     shared = (step.packed, step.slot_bytes)
     for tile in range(thread, (n_token + TILE_TOKENS - 1) // TILE_TOKENS, step.n_thread):

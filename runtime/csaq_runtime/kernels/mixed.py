@@ -14,7 +14,7 @@ from csaq_runtime.kernels import lanes
 from csaq_runtime.kernels.access import int32_at, int64_at, mixed_at, parts_at
 from csaq_runtime.kernels.call import call_matmul
 from csaq_runtime.kernels.elementwise import accumulate, scale_and_shift
-from csaq_runtime.kernels.jit import part
+from csaq_runtime.kernels.jit import ZERO, part
 from csaq_runtime.kernels.record import (
     GROUPS_TOGETHER,
     STORED_BYTES,
@@ -22,6 +22,9 @@ from csaq_runtime.kernels.record import (
     TILE_TOKENS,
     TOKENS_TOGETHER,
 )
+
+STRIDE: Any = np.int64(STORED_ROW)
+"""For calls, as `ZERO` is."""
 
 
 @part
@@ -79,7 +82,7 @@ def _correct(mixed: Any, packed: Any, tokens: Any, groups: Any, stored: int) -> 
     if mixed.has_factor != 0:
         product = stored + STORED_BYTES
         _multiply_part(mixed.factor, packed, tokens, groups, product)
-        accumulate(stored, product, STORED_ROW, tokens[1], 0, 64 * groups[1])
+        accumulate(stored, product, STRIDE, tokens[1], ZERO, 64 * groups[1])
 
 
 @part
@@ -124,7 +127,7 @@ def _shift(linear: Any, tokens: Any, groups: Any, stored: int) -> None:
     """Scale and bias, which lie in stored order."""
     start = 64 * groups[0]
     y, n_token, stop = stored - start, tokens[1], start + 64 * groups[1]
-    scale_and_shift(y, linear.bias, linear.scale, STORED_ROW, n_token, start, stop)
+    scale_and_shift(y, linear.bias, linear.scale, STRIDE, n_token, start, stop)
 
 
 @part

@@ -1,6 +1,7 @@
-"""The compiled step as a Python callable that releases the GIL.
+"""The compiled step as a Python callable that releases the GIL, and the attention it calls.
 
-Numba is only imported when the object cache of `compile` has no code yet.
+They are two modules, so that two processes compile them. Numba is only imported when the object
+cache of `compile` has no code yet.
 """
 
 import ctypes
@@ -11,24 +12,36 @@ from importlib.metadata import version
 from csaq_runtime.kernels.compile import load_module
 from csaq_runtime.simd.target import host_target
 
-ENTRY = "csaq_serve"
+ENTRY = "csaq_part"
 
 
-def step_name() -> str:
-    """The step's name in the object cache."""
-    return f"step-numba-{version('numba')}"
+def step_names() -> list[str]:
+    """Names of the step's modules in the object cache, the one that takes longer first."""
+    return [f"{part}-numba-{version('numba')}" for part in ("step", "attention")]
 
 
-def _emit() -> str:
+def _emit_step() -> str:
     from csaq_runtime.kernels.serve import emit_serve
 
     return emit_serve(ENTRY)
 
 
+def _emit_attention() -> str:
+    from csaq_runtime.kernels.attention_layer import emit_attention
+
+    return emit_attention(ENTRY)
+
+
+@cache
+def native_attention() -> int:
+    """Address of `attention_layer.attend_layer`."""
+    return load_module(step_names()[1], host_target(), _emit_attention)(ENTRY)
+
+
 @cache
 def native_serve() -> Callable[[int, int, int], int]:
     """`serve(address of a mailbox, thread, seen)`; see `kernels/serve.py`."""
-    address = load_module(step_name(), host_target(), _emit)(ENTRY)
+    address = load_module(step_names()[0], host_target(), _emit_step)(ENTRY)
     function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 5)(address)
 
     def serve(mailbox: int, thread: int, seen: int) -> int:

@@ -131,6 +131,7 @@ STEP = np.dtype(
         ("least_sureness", np.float32),  # below this no more passes are made
         ("choice_inputs", np.int64),  # float16 [n_choice][x_bytes / 4]: see `kernels/passes.py`
         ("state_scale", np.int64),  # float32 [x_bytes / 4]
+        ("attention", np.int64),  # address of `attention_layer.py`'s machine code
         # threads
         ("n_thread", np.int64),
         ("counter", np.int64),  # address of the barrier's counter
