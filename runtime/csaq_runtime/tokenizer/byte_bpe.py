@@ -39,13 +39,25 @@ def byte_bpe_encoder(
     return _Encoder(table, rules, pre).encode
 
 
-def _check_merges(file: GGUFFile, ids: Mapping[str, int], rules: Iterable[str]) -> None:
+def _check_merges(file: GGUFFile, ids: Mapping[str, int], rules: list[str]) -> None:
     """Every half and every product is a token."""
+    if _are_merges(ids, rules):
+        return
+    rule = next(rule for rule in rules if not _are_merges(ids, [rule]))
+    reason = f"rule {rule!r} is not two tokens that make a third"
+    raise TokenizerError(f"{file.path}: {MERGES}: {reason}")
+
+
+def _are_merges(ids: Mapping[str, int], rules: Iterable[str]) -> bool:
+    """Halves recur, so they are looked up once each."""
+    halves: set[str] = set()
     for rule in rules:
         first, _, second = rule.partition(" ")
-        if first not in ids or second not in ids or first + second not in ids:
-            reason = f"rule {rule!r} is not two tokens that make a third"
-            raise TokenizerError(f"{file.path}: {MERGES}: {reason}")
+        if first + second not in ids:
+            return False
+        halves.add(first)
+        halves.add(second)
+    return halves <= ids.keys()
 
 
 class _Encoder:

@@ -35,10 +35,11 @@ def special_texts(table: TokenTable, types: list[int], model_name: str) -> list[
     """
     phi3 = any(name in model_name.lower() for name in ("phi-3", "phi3"))
     keeps_space = {"<unk>", "<s>", "<|endoftext|>"}
+    whole = _ALWAYS | _PARSED
+    matched = [(id, table.texts[id]) for id, kind in enumerate(types) if kind in whole]
     found = [
         SpecialText(id, text, types[id] in _PARSED, phi3 and text not in keeps_space)
-        for id, text in enumerate(table.texts)
-        if types[id] in _ALWAYS or types[id] in _PARSED
+        for id, text in matched
     ]
     return sorted(found, key=lambda special: -len(special.text.encode("utf-8", "replace")))
 

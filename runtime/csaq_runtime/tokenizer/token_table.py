@@ -51,7 +51,7 @@ class TokenTable:
 def read_token_table(file: GGUFFile) -> TokenTable:
     """Read and cross-check the token lists; TokenizerError names the key that is wrong."""
     texts = _texts(file)
-    ids = {text: id for id, text in enumerate(texts)}
+    ids = dict(zip(texts, range(len(texts)), strict=True))
     if len(ids) != len(texts):
         raise TokenizerError(f"{file.path}: {TOKENS}: {_duplicate(texts, ids)}")
     return TokenTable(texts, _scores(file, len(texts)), _types(file, texts), ids)
