@@ -4,15 +4,14 @@ The flags and their defaults are llama.cpp's. Never imports torch, transformers 
 """
 
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import click
 
+from csaq_cli.early import early_pages
 from csaq_cli.locate import find_gguf
 from csaq_cli.run_options import RunOptions, run_options
 from csaq_runtime.errors import UsageError
-from csaq_runtime.pages import Pages
 
 EPILOG = """\b
 Examples:
@@ -33,8 +32,7 @@ def run(options: RunOptions) -> None:
     """
     path = find_gguf(_chosen(options))
     prompt = _given_prompt(options)
-    with closing(Pages(path.stat().st_size)) as pages:
-        # They come meanwhile: what is imported here takes a quarter of a second.
+    with early_pages(path.stat().st_size) as pages:
         from csaq_cli.reply import chat_on_terminal, open_engine, reply_once
 
         opened = open_engine(path, options, pages)
