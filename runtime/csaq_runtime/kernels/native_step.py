@@ -5,9 +5,11 @@ cache of `compile` has no code yet.
 """
 
 import ctypes
+import hashlib
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 from csaq_runtime.kernels.compile import load_module
 from csaq_runtime.simd.target import host_target
@@ -16,8 +18,18 @@ ENTRY = "csaq_part"
 
 
 def step_names() -> list[str]:
-    """Names of the step's modules in the object cache, the one that takes longer first."""
-    return [f"{part}-numba-{version('numba')}" for part in ("step", "attention")]
+    """Names of the step's modules in the object cache; they differ between Numba's versions."""
+    return [f"{part}-numba-{_numba_version()}" for part in ("step", "attention")]
+
+
+@cache
+def _numba_version() -> str:
+    """Digest of the file in which Numba states it: `importlib.metadata` takes longer to import."""
+    spec = find_spec("numba")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("No module named 'numba'", name="numba")
+    stated = Path(spec.origin).with_name("_version.py").read_bytes()
+    return hashlib.sha256(stated).hexdigest()[:8]
 
 
 def _emit_step() -> str:
