@@ -79,13 +79,13 @@ def load_head(path: Path, file: GGUFFile, model: Model) -> Head:
     hparams = replace(hparams, n_vocab=len(ids))
     head = replace(model, hparams=hparams, layers=[layer], output_norm=norm, output=output)
 
-    def token_inputs(wanted: NDArray[np.int64]) -> NDArray[np.float32]:
+    def normed(wanted: NDArray[np.int64]) -> NDArray[np.float32]:
         rows = model.embed(wanted)
         mean_square = np.square(rows).mean(axis=1, keepdims=True)
-        inputs: NDArray[np.float32] = rows / np.sqrt(mean_square + np.float32(epsilon)) @ project.T
-        return inputs
+        found: NDArray[np.float32] = rows / np.sqrt(mean_square + np.float32(epsilon))
+        return found
 
-    known = token_inputs(ids).astype(np.float16)
+    known = (normed(ids) @ project.T).astype(np.float16)
     place = {int(token): index for index, token in enumerate(ids)}
 
     def token_input(token: int) -> NDArray[np.float32]:
@@ -93,7 +93,8 @@ def load_head(path: Path, file: GGUFFile, model: Model) -> Head:
         if token in place:
             found = known[place[token]].astype(np.float32)
         else:
-            found = token_inputs(np.array([token]))[0]
+            # Not by BLAS, whose threads would wait for a core that a follower polls on.
+            found = np.einsum("ij,j->i", project, normed(np.array([token]))[0])
         return found
 
     return Head(head, Choices(known, scale), ids, token_input)
