@@ -37,10 +37,6 @@ from csaq_runtime.simd.vector import (
 N_ROW = 16
 """Rows that are interleaved: the lanes of a 64-byte vector."""
 
-PREFETCH_DISTANCE = 12 * 1024
-"""Bytes ahead of the weights in use; 8–16 KB measured best (design/kernels.md)."""
-
-
 TOKENS_PER_PASS = 64
 """Tokens that meet all weights before the next ones do: their packed rows stay in cache."""
 
@@ -107,18 +103,15 @@ class Tile:
         To be called once for every part of a block, spread over the work: asking twice for
         a line that is still on its way costs as much as another line.
         """
-        if not self.target.wants_prefetch:
-            return
         n_byte = -(-self.block_bytes // n_part)
         start = scaled(self.b, self.weights, part, n_byte)
         for line in range(0, n_byte, CACHE_LINE):
-            prefetch(self.b, start, line + PREFETCH_DISTANCE)
+            prefetch(self.b, start, line + self.target.prefetch_distance)
 
     def fetch_lower(self, n_byte: int) -> None:
         """Prefetch a block of `n_byte` of the lower plane, which goes towards lower addresses."""
-        if self.target.wants_prefetch:
-            for line in range(0, n_byte, CACHE_LINE):
-                prefetch(self.b, self.lower, line - PREFETCH_DISTANCE)
+        for line in range(0, n_byte, CACHE_LINE):
+            prefetch(self.b, self.lower, line - self.target.prefetch_distance)
 
     def half(self, n_byte: int) -> Any:
         """16 float16 (one per row) as float32."""

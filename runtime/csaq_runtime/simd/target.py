@@ -61,13 +61,12 @@ class Target:
         return self.is_arm or "f16c" in self.features
 
     @property
-    def wants_prefetch(self) -> bool:
-        """Whether linear streams gain from software prefetch.
+    def prefetch_distance(self) -> int:
+        """Bytes ahead of the weights in use that software prefetch asks for.
 
-        Intel's gain up to 70 % (design/kernels.md); AMD Zen's hardware prefetcher already
-        reaches the memory's bandwidth and explicit prefetches take 10–20 % away.
+        Intel: 8–16 KB measured best (design/kernels.md); AMD Zen 3: 1–8 KB alike (docs/bench.md).
         """
-        return not self.cpu.startswith("znver")
+        return 4096 if self.cpu.startswith("znver") else 12 * 1024
 
     @property
     def feature_string(self) -> str:
