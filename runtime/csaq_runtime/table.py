@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csaq_runtime.buffers import address
+from csaq_runtime.buffers import address, aligned_bytes
 from csaq_runtime.kernels.activation import Activation, packed_activation_bytes
 from csaq_runtime.kernels.dispatch import quantize_address
 from csaq_runtime.kernels.record import INPUT, INPUTS, LAYER, LINEAR, MIXED, PART, TILE_TOKENS
@@ -101,6 +101,7 @@ def linear_record(linear: Linear | MixedLinear, known: Sequence[Form], keep: Kee
     record["weight"], record["matmul"] = matrix.address, matrix.matmul
     record["n_col"], record["n_group"] = matrix.n_col, matrix.n_group
     record["slot"] = _slot(known, matrix.activation)
+    record["tickets"] = keep(aligned_bytes(8))
     return record
 
 

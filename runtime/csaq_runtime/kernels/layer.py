@@ -5,7 +5,7 @@ from typing import Any
 from csaq_runtime.kernels.barrier import wait_for_all
 from csaq_runtime.kernels.elementwise import accumulate, silu_multiply
 from csaq_runtime.kernels.jit import ZERO, part
-from csaq_runtime.kernels.linear import meet_if_mixed, meet_if_shared, multiply, pack_rows
+from csaq_runtime.kernels.linear import meet_if_shared, multiply, pack_rows
 
 
 @part
@@ -33,7 +33,7 @@ def add_product(step: Any, thread: int, reader: Any, source: Any, first: int, me
     packed = pack_rows(step, thread, inputs, source, n)
     meeting = meet_if_shared(step, meeting, n)
     multiply(step, thread, linear, packed, step.projected, step.x_bytes, n)
-    meeting = meet_if_mixed(step, meeting, linear)
+    meeting = wait_for_all(step.counter, meeting, step.n_thread)
     start = linear.n_group * thread // step.n_thread
     stop = linear.n_group * (thread + 1) // step.n_thread
     x = step.x + first * step.x_bytes
@@ -50,8 +50,7 @@ def feed_forward(step: Any, thread: int, layer: Any, first: int, meeting: int) -
     meeting = meet_if_shared(step, meeting, n)
     multiply(step, thread, layer.gate, packed, step.gate, ff_bytes, n)
     multiply(step, thread, layer.up, packed, step.up, ff_bytes, n)
-    meeting = meet_if_mixed(step, meeting, layer.gate)
-    meeting = meet_if_mixed(step, meeting, layer.up)
+    meeting = wait_for_all(step.counter, meeting, step.n_thread)
     start = layer.gate.n_group * thread // step.n_thread
     stop = layer.gate.n_group * (thread + 1) // step.n_thread
     silu_multiply(step.gate, step.up, ff_bytes, n, 64 * start, 64 * stop)

@@ -13,6 +13,7 @@ from csaq_runtime.kernels.elementwise import scale_and_shift
 from csaq_runtime.kernels.jit import ZERO, part
 from csaq_runtime.kernels.mixed import gather_columns, multiply_mixed
 from csaq_runtime.kernels.norm import rms_norm
+from csaq_runtime.kernels.pieces import take_piece
 from csaq_runtime.kernels.record import TILE_TOKENS
 
 
@@ -20,23 +21,36 @@ from csaq_runtime.kernels.record import TILE_TOKENS
 def multiply(
     step: Any, thread: int, linear: Any, packed: Any, y: int, y_bytes: int, n_token: int
 ) -> None:
-    """`y = (W · x) · scale + bias` for this thread's share of the rows of W.
+    """This thread's part of `y = (W · x) · scale + bias`: let all meet before anyone reads y.
 
-    `packed` is (address, bytes per slot) as `pack_rows` returns it. The rows that a thread fills
-    of a mixed matrix are not its share of `y`: let all meet before anyone reads there.
+    `packed` is (address, bytes per slot) as `pack_rows` returns it.
     """
     if linear.mixed != 0:
         multiply_mixed(step, thread, linear, packed, (y, y_bytes), n_token)
         return
-    address, slot_bytes = packed
-    start = linear.n_group * thread // step.n_thread
-    stop = linear.n_group * (thread + 1) // step.n_thread
-    if start == stop or n_token == 0:
+    if n_token == 0:
         return
-    x = address + linear.slot * slot_bytes
-    call_matmul(linear.matmul, linear.weight, x, y, y_bytes, linear.n_col, n_token, start, stop)
+    address, slot_bytes = packed
+    x, n_group, n_thread = address + linear.slot * slot_bytes, linear.n_group, step.n_thread
+    if n_token == 1:
+        # Reading is shared anyway, and one long stream is read fastest.
+        first, end = n_group * thread // n_thread, n_group * (thread + 1) // n_thread
+        _multiply_groups(linear, x, (y, y_bytes), n_token, first, end)
+        return
+    first, end = take_piece(linear.tickets, n_group, n_thread)
+    while first < n_group:
+        _multiply_groups(linear, x, (y, y_bytes), n_token, first, end)
+        first, end = take_piece(linear.tickets, n_group, n_thread)
+
+
+@part
+def _multiply_groups(linear: Any, x: int, rows: Any, n_token: int, first: int, end: int) -> None:
+    """Groups `first … end` of a product; `rows`: address of y, bytes of a row."""
+    y, y_bytes = rows
+    n_col = linear.n_col
+    call_matmul(linear.matmul, linear.weight, x, y, y_bytes, n_col, n_token, first, end)
     if linear.bias != 0:
-        scale_and_shift(y, linear.bias, linear.scale, y_bytes, n_token, 64 * start, 64 * stop)
+        scale_and_shift(y, linear.bias, linear.scale, y_bytes, n_token, 64 * first, 64 * end)
 
 
 @part
@@ -99,13 +113,5 @@ def pack_rows(step: Any, thread: int, inputs: Any, source: Any, n_token: int) ->
 def meet_if_shared(step: Any, meeting: int, n_token: int) -> int:
     """Wait for the other threads' tiles where `pack_rows` shared the work."""
     if n_token <= TILE_TOKENS:
-        return meeting
-    return wait_for_all(step.counter, meeting, step.n_thread)
-
-
-@part
-def meet_if_mixed(step: Any, meeting: int, linear: Any) -> int:
-    """Wait for the other threads' rows where these are not their share of y."""
-    if linear.mixed == 0:
         return meeting
     return wait_for_all(step.counter, meeting, step.n_thread)

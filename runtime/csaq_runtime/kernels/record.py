@@ -39,6 +39,7 @@ LINEAR = np.dtype(
         ("n_col", np.int64),
         ("n_group", np.int64),  # groups of 16 rows
         ("slot", np.int64),  # which packed copy of the input it reads
+        ("tickets", np.int64),  # address of an int64, 0 at first: see `kernels/pieces.py`
         ("bias", np.int64),  # address of float32 [16 · n_group]; 0: neither bias nor scale
         ("scale", np.float32),  # multiplies the product before the bias is added
         ("mixed", np.int64),  # address of a MIXED, which then says all this but the groups of y
