@@ -33,7 +33,7 @@ def multiply(
     address, slot_bytes = packed
     x, n_group, n_thread = address + linear.slot * slot_bytes, linear.n_group, step.n_thread
     if n_token == 1:
-        # Reading is shared anyway, and one long stream is read fastest.
+        # Memory bounds this, not the cores, and one long stream is read fastest.
         first, end = n_group * thread // n_thread, n_group * (thread + 1) // n_thread
         _multiply_groups(linear, x, (y, y_bytes), n_token, first, end)
         return
