@@ -83,7 +83,7 @@ def observe(
         n_batch=_count(1),
         input_sum=x.sum(0),
         input_square=x.square().sum(0),
-        curvature=_curvature(x, square, groups.to(x.device)),
+        curvature=_curvature(x, square, groups),
         row_curvature=square.sum(0),
         salience_rows=rows,
         salience_columns=columns,
@@ -108,11 +108,16 @@ def _salience(x: Tensor, delta: Tensor, weight: Tensor) -> tuple[Tensor, Tensor,
 
 
 def _curvature(x: Tensor, square: Tensor, groups: Tensor) -> Tensor:
-    parts = []
-    for group in range(int(groups.max()) + 1):
-        token_weight = square[:, groups == group].mean(1, keepdim=True)
-        parts.append((x * token_weight).T @ x)
-    return torch.stack(parts)
+    n_group = int(groups.max()) + 1
+    if n_group == 1:
+        return _weighted(x, square)[None]
+    members = (groups.to(x.device) == group for group in range(n_group))
+    return torch.stack([_weighted(x, square[:, rows]) for rows in members])
+
+
+def _weighted(x: Tensor, square: Tensor) -> Tensor:
+    """Σ s̄·x·xᵀ, s̄ the mean of a token's `square`."""
+    return (x * square.mean(1, keepdim=True)).T @ x
 
 
 def _block_sums(salience: Tensor) -> Tensor:
