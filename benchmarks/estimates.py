@@ -1,12 +1,11 @@
 """What `csaq convert --dry-run` says beside what the conversion took: time, memory, disk per stage.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.estimates --work /tmp/estimates
-    quiet python -m benchmarks.estimates --work /tmp/estimates --only demo    # alone
+    python -m benchmarks.estimates --work /tmp/estimates --only demo
 
-Every forecast and every conversion is a process of its own. Efforts of one model share a work
-dir, so that a stage is compared once. Time is that of the cores over their number, which other
-work on the machine does not change much, and that of the clock. Results go to results.json
-in --work; stages under half a second are left out of the worst ratio.
+Nothing else should run on the machine: seconds are those of the clock. Every forecast and every
+conversion is a process of its own. Efforts of one model share a work dir, so that a stage is
+compared once. Results go to results.json in --work; stages under half a second are left out of
+the worst ratio.
 """
 
 import argparse
@@ -47,7 +46,7 @@ NAMES = {
 SHAPES = {
     "small": (2, 256, 768, 4, 2, 4096),
     "wide": (4, 1024, 2816, 16, 8, 8192),
-    "0.2B": (12, 1024, 3328, 16, 8, 16384),
+    "0.3B": (20, 1024, 3328, 16, 8, 16384),
 }
 STORIES = Path(__file__).resolve().parents[1] / "demo" / "stories.txt"
 BRIEF_SECONDS = 0.5
@@ -56,7 +55,7 @@ LIKE = Target(like="Q4_K_M")
 
 @dataclass(frozen=True)
 class Case:
-    """A conversion to a `target` (None: the preset Q4_K_M); plain where there is no `effort`."""
+    """A conversion to a `target` (None: the preset `type`); plain where there is no `effort`."""
 
     name: str
     model: str
@@ -66,6 +65,7 @@ class Case:
     seq_len: int = 256
     calib: bool = True
     max_memory: int | None = None
+    type: str = "Q4_K_M"
 
 
 CASES = (
@@ -83,7 +83,7 @@ CASES = (
     Case("wide preset", "wide", None, "fast", 16),
     Case("wide streamed", "wide", None, "fast", 16, max_memory=1 << 30),
     Case("wide plain", "wide"),
-    Case("0.2B preset", "0.2B", None, "fast", 8, 128),
+    Case("0.3B Q6_K", "0.3B", None, "fast", 4, 128, type="Q6_K"),
 )
 
 
@@ -99,7 +99,7 @@ def folder_of(case: Case, work: Path) -> Path:
 
 def asked(case: Case, work: Path) -> tuple[Conversion, Request | None]:
     """What the command line would make of the case."""
-    conversion = Conversion(str(folder_of(case, work)), work / "out" / "out.gguf", "Q4_K_M")
+    conversion = Conversion(str(folder_of(case, work)), work / "out" / "out.gguf", case.type)
     if not case.effort:
         return conversion, None
     source = str(STORIES) if case.calib else None
@@ -111,13 +111,13 @@ def asked(case: Case, work: Path) -> tuple[Conversion, Request | None]:
 def forecast(case: Case, work: Path) -> dict[str, Any]:
     """Seconds, memory and disk by stage; what finding them took."""
     conversion, request = asked(case, work)
-    began, cores = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
     found: Estimate
     if request is None:
         found = estimate_plain(plan(conversion))
     else:
         found = estimate_conversion(conversion, request)
-    took = time.perf_counter() - began, time.process_time() - cores
+    took = time.perf_counter() - began
     stages = {s.name: asdict(Taken(s.seconds, s.seconds, s.memory, s.disk)) for s in found.stages}
     return {"stages": stages, "took": took}
 
@@ -168,26 +168,23 @@ def compare(case: Case, work: Path, parts: list[str]) -> dict[str, Any]:
 
 def show(results: dict[str, Any]) -> None:
     """One line per stage: foretold / taken, and their ratio."""
-    worst = {"core time": 1.0, "time": 1.0, "memory": 1.0, "disk": 1.0}
-    print("| case | stage | core s | ratio | clock s | ratio | MiB | ratio | disk MiB | ratio |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    worst = {"time": 1.0, "memory": 1.0, "disk": 1.0}
+    print("| conversion | stage | seconds | ratio | memory | ratio | disk | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, each in results.items():
         for stage, said in each.get("forecast", {"stages": {}})["stages"].items():
             took = each.get("actual", {"stages": {}})["stages"].get(stage)
             if took is None or (stage == "calibrate" and took["seconds"] == 0):
                 continue
-            counts = max(said["seconds"], took["seconds"]) >= BRIEF_SECONDS
-            cells = []
-            for key, title in (("seconds", "core time"), ("wall", "time")):
-                cells.append(f"{said[key]:.1f} / {took[key]:.1f}")
-                cells.append(_ratio(said[key], took[key], worst, title, counts))
+            counts = max(said["wall"], took["wall"]) >= BRIEF_SECONDS
+            cells = [f"{said['wall']:.1f} / {took['wall']:.1f}"]
+            cells.append(_ratio(said["wall"], took["wall"], worst, "time", counts))
             for key, title in (("peak", "memory"), ("disk", "disk")):
                 cells.append(f"{said[key] / 2**20:.0f} / {took[key] / 2**20:.0f}")
                 cells.append(_ratio(said[key], took[key], worst, title, True))
             print(f"| {name} | {stage} | {' | '.join(cells)} |")
         if "forecast" in each:
-            clock, cores = each["forecast"]["took"]
-            print(f"| {name} | trial | {cores:.1f} | | {clock:.1f} | | | | | |")
+            print(f"| {name} | the forecast | {each['forecast']['took']:.1f} | | | | | |")
     print("worst:", ", ".join(f"{title} {ratio:.2f}" for title, ratio in worst.items()))
 
 

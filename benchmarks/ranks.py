@@ -23,9 +23,10 @@ def converted(n_rank: int, arguments: argparse.Namespace) -> tuple[float, str]:
     out, work = arguments.work / f"{n_rank}.gguf", arguments.work / "stages"
     shutil.rmtree(work, ignore_errors=True)
     start = [sys.executable] if n_rank == 1 else [*TORCHRUN, str(n_rank)]
-    command = [*start, "-m", "csaq_cli", "convert", str(arguments.model), "--type", "Q4_K_M",
-               "--calib", str(STORIES), "--nsamples", str(arguments.nsamples), "--seqlen", "256",
-               "--effort", arguments.effort, "--device", "cpu", "--work-dir", str(work),
+    command = [*start, "-m", "csaq_cli", "convert", str(arguments.model), "--type", arguments.type,
+               "--calib", str(STORIES), "--nsamples", str(arguments.nsamples),
+               "--seqlen", str(arguments.seqlen), "--effort", arguments.effort,
+               "--device", "cpu", "--work-dir", str(work),
                "-o", str(out), "--force", "-q"]  # fmt: skip
     began = time.perf_counter()
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -38,7 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=DEMO)
+    parser.add_argument("--type", default="Q4_K_M")
     parser.add_argument("--nsamples", type=int, default=64)
+    parser.add_argument("--seqlen", type=int, default=256)
     parser.add_argument("--effort", default="fast")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

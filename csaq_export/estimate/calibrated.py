@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from csaq_export.device import compute_dtype
 from csaq_export.estimate.choosing import compare_stage, round_stage, tensors_stage, types_stage
 from csaq_export.estimate.job import Job
 from csaq_export.estimate.layers import try_layer
@@ -61,7 +62,17 @@ def _calibrate(setting: Setting) -> Stage:
     disk = (shapes.n_layer + 2) * boundary + setting.statistics_bytes // max(1, shapes.n_layer)
     disk = max(disk, 2 * boundary + setting.statistics_bytes)
     kept = setting.kept_bytes(memory)
-    return Stage("calibrate", n_token * per_token / setting.n_core, memory + kept, disk)
+    seconds = n_token * per_token + _placed_seconds(setting, kept)
+    seconds += trial.save * setting.statistics_bytes
+    return Stage("calibrate", seconds, memory + kept, disk)
+
+
+def _placed_seconds(setting: Setting, kept: int) -> float:
+    """All weights come from their files; on the way back layers do again that were not kept."""
+    shapes = setting.shapes
+    gone = 1 - kept / (compute_dtype(setting.device).itemsize * shapes.n_weight)
+    n_weight = shapes.n_weight + gone * shapes.n_layer * shapes.layer_weights
+    return setting.trial.place * n_weight
 
 
 def _write(setting: Setting) -> Stage:

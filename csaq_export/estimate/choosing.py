@@ -8,6 +8,7 @@ from csaq_export.estimate.job import Matrix
 from csaq_export.estimate.rounding import decode_rate, loss_seconds
 from csaq_export.estimate.setting import Setting
 from csaq_export.estimate.stage import Stage
+from csaq_export.estimate.work import Work
 from csaq_export.footprint import state_bytes, walk_bytes
 from csaq_export.room import WALK_BYTES
 from csaq_runtime.formats import GGMLType
@@ -15,19 +16,20 @@ from csaq_runtime.formats import GGMLType
 
 def types_stage(setting: Setting) -> Stage:
     """A sample of rows of every matrix, rounded to every type."""
-    seconds = sum(setting.opened(m) + _curve(setting, m) for m in setting.job.matrices)
-    disk = setting.statistics_bytes
-    return Stage("measure types", seconds / setting.n_worker, setting.worker_bytes, disk)
+    work = sum((_curve(setting, matrix) for matrix in setting.job.matrices), Work())
+    seconds = work.clock(setting.n_worker)
+    return Stage("measure types", seconds, setting.worker_bytes, setting.statistics_bytes)
 
 
-def _curve(setting: Setting, matrix: Matrix) -> float:
+def _curve(setting: Setting, matrix: Matrix) -> Work:
     n_row = min(matrix.n_row, MAX_SAMPLED_ROWS)
     types = ladder(matrix.n_col)
     loss = len(types) * loss_seconds(n_row, matrix.n_col, setting.device)
     decoded = n_row * matrix.n_col * sum(decode_rate(kind, setting.device) for kind in types)
     # The groups of a tied embedding share the sample: a trial for their few rows brings little.
     whole = replace(matrix, n_group=1)
-    return loss + decoded + sum(setting.encoded(whole, kind, 0, n_row) for kind in types)
+    rounded = (setting.encoded(whole, kind, 0, n_row) for kind in types)
+    return sum(rounded, Work(free=setting.opened(matrix) + loss + decoded))
 
 
 def tensors_stage(setting: Setting) -> Stage:
@@ -36,13 +38,12 @@ def tensors_stage(setting: Setting) -> Stage:
     n_token, n_matrix = job.n_probe * job.seq_len, len(job.matrices)
     above = sum(shapes.n_layer - _layer(matrix) for matrix in job.matrices)
     walked = n_token * (above * trial.walk + n_matrix * trial.compare)
-    small = sum(_measured(setting, matrix, SMALL) for matrix in job.matrices)
     # Large matrices are mostly the dearest.
     dearest = sorted(job.matrices, key=lambda m: -m.n_weight)[: -(-n_matrix // DEAREST_SHARE)]
-    middle = sum(_measured(setting, matrix, MIDDLE) for matrix in dearest)
+    types = [(matrix, SMALL) for matrix in job.matrices] + [(m, MIDDLE) for m in dearest]
+    work = sum((_measured(setting, *each) for each in types), Work())
     original = n_token * (shapes.n_layer * trial.walk + trial.predict)
-    seconds = (small + middle) / setting.n_worker
-    seconds += ((1 + 1 / DEAREST_SHARE) * walked + 2 * original) / setting.n_core
+    seconds = work.clock(setting.n_worker) + (1 + 1 / DEAREST_SHARE) * walked + 2 * original
     memory = max(setting.worker_bytes, _walk_memory(setting, n_matrix))
     return Stage("measure tensors", seconds, memory, setting.statistics_bytes)
 
@@ -53,13 +54,13 @@ def _layer(matrix: Matrix) -> int:
     return int(parts[1]) if parts[0] == "blk" else 0
 
 
-def _measured(setting: Setting, matrix: Matrix, wanted: GGMLType) -> float:
-    """Core seconds of rounding a matrix, weighing the error, and decoding it twice."""
+def _measured(setting: Setting, matrix: Matrix, wanted: GGMLType) -> Work:
+    """Rounding a matrix, weighing the error, and decoding it twice."""
     types = ladder(matrix.n_col)
     kind = wanted if wanted in types else types[0]
-    found = setting.opened(matrix) + setting.encoded(matrix, kind, 0)
-    loss = loss_seconds(matrix.n_row, matrix.n_col, setting.device)
-    return found + loss + 2 * matrix.n_weight * decode_rate(kind, setting.device)
+    free = setting.opened(matrix) + loss_seconds(matrix.n_row, matrix.n_col, setting.device)
+    free += 2 * matrix.n_weight * decode_rate(kind, setting.device)
+    return setting.encoded(matrix, kind, 0) + Work(free=free)
 
 
 def _walk_memory(setting: Setting, n_copy: int) -> int:
@@ -75,10 +76,10 @@ def _walk_memory(setting: Setting, n_copy: int) -> int:
 def round_stage(setting: Setting) -> Stage:
     """Every matrix; where plans are compared the first is measured, too."""
     job = setting.job
-    seconds = setting.rounding_seconds(job.matrices) / setting.n_worker
+    seconds = setting.rounding_seconds(job.matrices)
     memory = setting.worker_bytes
     if job.n_other:
-        seconds += setting.copy_seconds() / setting.n_core
+        seconds += setting.copy_seconds()
         memory = max(memory, _walk_memory(setting, 1))
     else:
         seconds += job.search_seconds
@@ -89,8 +90,8 @@ def round_stage(setting: Setting) -> Stage:
 def compare_stage(setting: Setting) -> Stage:
     """What other plans and the preset have of their own is rounded; all run, two of them twice."""
     job = setting.job
-    rounding = setting.rounding_seconds(job.others) / setting.n_worker
-    copies = (job.n_other + 1) * setting.copy_seconds() / setting.n_core
+    rounding = setting.rounding_seconds(job.others)
+    copies = (job.n_other + 1) * setting.copy_seconds()
     memory = max(setting.worker_bytes, _walk_memory(setting, 1))
     disk = setting.statistics_bytes + setting.packed_bytes((*job.matrices, *job.others))
     return Stage("compare", rounding + copies + job.search_seconds, memory, disk)

@@ -1,4 +1,4 @@
-"""Core seconds per token of running the model, from one batch through one layer and the head.
+"""Seconds per token of running the model, from one batch through one layer and the head.
 
 The trial is the real thing: the first decoder layer and the output matrix with their own
 weights, random states, statistics written to a temporary work dir.
@@ -7,7 +7,7 @@ weights, random states, statistics written to a temporary work dir.
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -18,13 +18,13 @@ from torch import Tensor
 from csaq_export.budget.walk import BATCH_SIZE, divergence_of
 from csaq_export.calibration import Calibration
 from csaq_export.device import compute_dtype
-from csaq_export.estimate.clock import timed
+from csaq_export.estimate.clock import steady, timed
 from csaq_export.estimate.job import Job
 from csaq_export.footprint import shapes_of
 from csaq_export.layered_model import LayeredModel
 from csaq_export.statistics.collect import forward_layer, observe_head, observe_layer
 from csaq_export.statistics.decoder import Decoder
-from csaq_export.statistics.stages import Collection, Run
+from csaq_export.statistics.stages import HEAD, Collection, Run, layer_part, stage_of
 from csaq_export.workdir import WorkDir
 
 # Multiply-adds of the trial's forward pass, at most, if that leaves a window: seconds on a core.
@@ -33,12 +33,13 @@ MOST_WORK = 1 << 36
 
 @dataclass(frozen=True)
 class LayerTrial:
-    """Core seconds per token.
+    """Seconds per token on the clock, with weights at hand.
 
     `forward`: a layer with its states from file to file, `observe`: it backwards with
     statistics, `head`: the output and the loss likewise; `walk`: a layer of a changed copy,
     `predict`: the output, `compare`: a copy's with its divergence; `train`, `train_head`:
-    forward and backward with weight gradients. `read`: per weight, a matrix from its file.
+    forward and backward with weight gradients. `read`: core seconds per weight, a matrix from
+    its file; `place`: seconds per weight, a layer's; `save`: per byte, statistics to their file.
     """
 
     forward: float
@@ -50,20 +51,24 @@ class LayerTrial:
     train: float
     train_head: float
     read: float
+    place: float
+    save: float
 
 
 def try_layer(model: LayeredModel, job: Job, device: torch.device) -> LayerTrial:
     """Run what `job` would once, on random states; training only if it tunes."""
-    n_window = _windows(model, job)
-    with _run(model, 1, job.seq_len, device) as warm:
-        _calibration_seconds(warm, device)
-    with _run(model, n_window, job.seq_len, device) as run:
-        calibration = _calibration_seconds(run, device)
-    decoder, n_embd = model.decoder(job.seq_len, device), shapes_of(model.slots.values()).embedding
-    states = torch.randn(n_window, job.seq_len, n_embd[1]).to(device, compute_dtype(device))
+    n_window, shapes = _windows(model, job), shapes_of(model.slots.values())
+    files = _read_seconds(model, device), _place_seconds(model, device) / shapes.layer_weights
+    held = replace(model, keep_bytes=1 << 62)
+    with _run(held, n_window, job.seq_len, device) as run:
+        forward, observe, head, save = _calibration_seconds(run, device)
+    decoder = held.decoder(job.seq_len, device)
+    states = torch.randn(n_window, job.seq_len, shapes.embedding[1])
+    states = states.to(device, compute_dtype(device))
     walk = _walk_seconds(decoder, states[:BATCH_SIZE])
     train = _train_seconds(decoder, states) if job.n_step else (0.0, 0.0)
-    return LayerTrial(*calibration, *walk, *train, _read_seconds(model, device))
+    held.keeping(0)
+    return LayerTrial(forward, observe, head, *walk, *train, *files, save)
 
 
 def _windows(model: LayeredModel, job: Job) -> int:
@@ -73,12 +78,23 @@ def _windows(model: LayeredModel, job: Job) -> int:
     return max(1, min(job.batch_size, job.n_window, MOST_WORK // each))
 
 
-def _calibration_seconds(run: Run, device: torch.device) -> tuple[float, float, float]:
+def _calibration_seconds(run: Run, device: torch.device) -> tuple[float, float, float, float]:
+    """`forward`, `observe`, `head` and `save`: statistics are saved once, after all batches."""
     n_layer, n_token = len(run.decoder.layers), run.calibration.tokens.numel()
     steps = (partial(forward_layer, run, 0), partial(observe_layer, run, 0),
              partial(observe_head, run, n_layer))  # fmt: skip
-    forward, observe, head = (timed(step, device) / n_token for step in steps)
-    return forward, observe, head
+    forward, observe, head = (steady(step, device) for step in steps)
+    of_layer, of_head = (_saved(run, part, device) for part in (layer_part(0), HEAD))
+    observe, head = max(0.0, observe - of_layer[0]), max(0.0, head - of_head[0])
+    return forward / n_token, observe / n_token, head / n_token, of_layer[0] / of_layer[1]
+
+
+def _saved(run: Run, part: str, device: torch.device) -> tuple[float, int]:
+    """Seconds of saving a part's statistics, and their bytes."""
+    found = run.work.load(stage_of(part), run.fingerprint)
+    assert found is not None
+    seconds = steady(partial(run.work.save, "again", run.fingerprint, found), device)
+    return seconds, sum(each.nbytes for each in found.values())
 
 
 @contextmanager
@@ -100,11 +116,11 @@ def _run(model: LayeredModel, n_window: int, seq_len: int, device: torch.device)
 def _walk_seconds(decoder: Decoder, states: Tensor) -> tuple[float, float, float]:
     device, n_token = states.device, states[..., 0].numel()
     with decoder.placed(decoder.layers[0], device):
-        walk = _again(lambda: decoder.run_layer(0, states), device)
+        walk = steady(lambda: decoder.run_layer(0, states), device)
     with decoder.placed(decoder.norm, device), decoder.placed(decoder.head, device):
         window, head = states[:1], decoder.head.weight
-        none = _again(lambda: divergence_of(decoder, window, [], []), device)
-        both = timed(lambda: divergence_of(decoder, window, [window] * 2, [head] * 2), device)
+        none = steady(lambda: divergence_of(decoder, window, [], []), device)
+        both = steady(lambda: divergence_of(decoder, window, [window] * 2, [head] * 2), device)
     n_here = window[..., 0].numel()
     return walk / n_token, none / n_here, max(none, (both - none) / 2) / n_here
 
@@ -127,17 +143,23 @@ def _passed(
 ) -> float:
     with decoder.placed(module, device):
         module.requires_grad_(True)
-        seconds = _again(lambda: torch.autograd.backward([run().float().sum()]), device)
+        seconds = steady(lambda: torch.autograd.backward([run().float().sum()]), device)
         module.requires_grad_(False)
     return seconds
 
 
 def _read_seconds(model: LayeredModel, device: torch.device) -> float:
     name = "blk.0.attn_q.weight"
-    return _again(lambda: model.read(name).to(device), device) / model.parameter(name).numel()
+    model.read(name)
+    return timed(lambda: model.read(name).to(device), device) / model.parameter(name).numel()
 
 
-def _again(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the second time: the first prepares what is made once."""
-    work()
-    return timed(work, device)
+def _place_seconds(model: LayeredModel, device: torch.device) -> float:
+    bare = model.keeping(0)
+    decoder = bare.decoder(1, device)
+
+    def place() -> None:
+        with bare.placed(decoder.layers[0], device):
+            pass
+
+    return steady(place, device)

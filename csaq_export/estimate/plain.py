@@ -38,5 +38,5 @@ def _rate(tensor: TensorPlan) -> float:
     weight = tensor.weight
     n_row = max(1, min(weight.n_row, TRIAL_WEIGHTS // weight.n_col))
     values = torch.randn(n_row, weight.n_col, generator=torch.Generator().manual_seed(0))
-    encode(values[:1], tensor.type)
+    encode(values, tensor.type)
     return timed_threads(lambda: encode(values, tensor.type)) / values.numel()

@@ -1,16 +1,18 @@
-"""Core seconds of rounding a matrix under guidance, from the same functions on a few blocks.
+"""Work of rounding a matrix under guidance, from the same functions on a few blocks.
 
 Rounding [n_row, n_col] is work on one super-block of columns after the other, whose losses
 are passed on to the columns behind: the first is tried on 256 columns, the second at the
 matrix's own width. The factors of a curvature take n_col³ and are tried on fewer columns.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from csaq_export.estimate.clock import slowdown, timed_alone
+from csaq_export.estimate.clock import slowdown, timed, timed_alone
+from csaq_export.estimate.work import Work
+from csaq_export.parallel import in_parallel
 from csaq_export.quantize.descent import GROUP
 from csaq_export.quantize.encode import encode
 from csaq_export.quantize.float_bytes import FLOAT_TYPES
@@ -24,33 +26,33 @@ from csaq_runtime.formats import LAYOUTS, GGMLType
 NARROW = 256
 # Columns of which factors are tried; those of wider curvatures follow from two trials.
 FEW_COLUMNS, MORE_COLUMNS = 512, 1280
-# Fewer rows are tried more than once, for seconds of one short trial scatter.
+# Fewer rows are tried twice side by side, for seconds of one short trial scatter.
 STEADY_ROWS = 512
+# Times that rows are tried alone, the least of which counts: the first makes a thread's memory.
+N_TRIAL = 2
 _N_TOKEN = 1000.0
 
 
-def rounding_seconds(
+def rounding_work(
     ggml_type: GGMLType,
     shape: tuple[int, int],
     n_sweep: int,
     device: torch.device,
     n_worker: int = 1,
-) -> float:
-    """Seconds of `encode_by` without the factors, while `n_worker` matrices are rounded.
-
-    `shape` is (n_row, n_col).
-    """
+) -> Work:
+    """Of `encode_by` without the factors, by one of `n_worker`; `shape` is (n_row, n_col)."""
     n_row, n_col = shape
     if ggml_type in FLOAT_TYPES:
-        return n_row * n_col * _float_rate(device)
+        return Work(free=n_row * n_col * _float_rate(device))
     most = rows_at_once(n_col, device)
     full, rest = divmod(n_row, most)
-    parts = [(full, most), (1, rest)] if rest else [(full, most)]
-    return sum(
-        n * (_narrow_part(ggml_type, (rows, n_col), n_sweep, device, n_worker)
-             + _wide_part(ggml_type, (rows, n_col), n_sweep, device))
-        for n, rows in parts if n
-    )  # fmt: skip
+    found = Work()
+    for n, rows in ((full, most), (1, rest)):
+        if n and rows:
+            part = _narrow_part(ggml_type, (rows, n_col), n_sweep, device, n_worker)
+            part += Work(free=_wide_part(ggml_type, (rows, n_col), n_sweep, device))
+            found += part.times(n)
+    return found
 
 
 @cache
@@ -60,7 +62,7 @@ def _hindered(ggml_type: GGMLType, n_row: int, n_worker: int, device: torch.devi
     curvature = _curvature(NARROW, device)
     guide = Guide(rows, curvature, curvature.triu())
     _warm(ggml_type, device)
-    n_each = max(2, STEADY_ROWS // n_row)
+    n_each = 2 if n_row < STEADY_ROWS else 1
     return slowdown(lambda: encode_by(weight, ggml_type, (guide,), 0), n_each, n_worker, device)
 
 
@@ -105,7 +107,7 @@ def _float_rate(device: torch.device) -> float:
 
 def _narrow_part(
     ggml_type: GGMLType, shape: tuple[int, int], n_sweep: int, device: torch.device, n_worker: int
-) -> float:
+) -> Work:
     """Rows that are rounded together, a super-block of columns after the other.
 
     What waiting for each other adds depends on the number of operations, which is that of
@@ -113,15 +115,14 @@ def _narrow_part(
     """
     n_row, n_col = shape
     width = min(NARROW, n_col)
-    is_grid = ggml_type in GRID_FORMATS
     alike = _alike(ggml_type)
     more = _hindered(alike, n_row, n_worker, device) - 1
-    found = _narrow(ggml_type, n_row, width, device)
-    if more > 0:
-        found += more * _narrow(alike, n_row, NARROW, device) * width / NARROW
-    if n_sweep and not is_grid:
-        found += n_sweep * _sweep(n_row, width, device) * (1 + more)
-    return n_col / width * found
+    alone = _narrow(ggml_type, n_row, width, device)
+    waiting = more * _narrow(alike, n_row, NARROW, device) * width / NARROW if more > 0 else 0.0
+    if n_sweep and ggml_type not in GRID_FORMATS:
+        swept = n_sweep * _sweep(n_row, width, device)
+        alone, waiting = alone + swept, waiting + more * swept
+    return Work(rounding=alone, waiting=waiting).times(n_col / width)
 
 
 def _alike(ggml_type: GGMLType) -> GGMLType:
@@ -167,17 +168,17 @@ def _sweep(n_row: int, width: int, device: torch.device) -> float:
 def _encoding(
     ggml_type: GGMLType, shape: tuple[int, int], n_sweep: int, device: torch.device
 ) -> float:
-    """Seconds of `encode_by` for all of a matrix of few columns."""
+    """Seconds of `encode_by` for all of a matrix of few columns, once a thread is at it."""
     weight, rows = _random(*shape, device), torch.arange(shape[0], device=device)
     (guide,) = guides(Sensitivity((Term(_curvature(shape[1], device), rows.float()),)), device)
     _warm(ggml_type, device)
-    times = max(1, STEADY_ROWS // shape[0])
+    work = partial(encode_by, weight, ggml_type, (guide,), n_sweep)
 
-    def work() -> None:
-        for _ in range(times):
-            encode_by(weight, ggml_type, (guide,), n_sweep)
+    def least() -> float:
+        return min(timed(work, device) for _ in range(N_TRIAL))
 
-    return timed_alone(work, device) / times
+    (seconds,) = in_parallel(lambda _: least(), (None,), device, 1)
+    return seconds
 
 
 @cache

@@ -8,7 +8,8 @@ import torch
 from csaq_export.device import compute_dtype
 from csaq_export.estimate.job import Job, Matrix
 from csaq_export.estimate.layers import LayerTrial
-from csaq_export.estimate.rounding import decode_rate, factor_seconds, rounding_seconds
+from csaq_export.estimate.rounding import decode_rate, factor_seconds, rounding_work
+from csaq_export.estimate.work import Work
 from csaq_export.footprint import Shapes, n_worker, worker_bytes
 from csaq_runtime.formats import LAYOUTS, GGMLType
 
@@ -61,22 +62,23 @@ class Setting:
 
     def encoded(
         self, matrix: Matrix, ggml_type: GGMLType, n_sweep: int, n_row: int | None = None
-    ) -> float:
-        """Core seconds of rounding a matrix, or `n_row` rows of every group."""
-        n_row = n_row or -(-matrix.n_row // matrix.n_group)
-        shape = n_row, matrix.n_col
-        return matrix.n_group * rounding_seconds(
-            ggml_type, shape, n_sweep, self.device, self.n_worker
-        )
+    ) -> Work:
+        """Rounding a matrix, or `n_row` rows of every group."""
+        shape = n_row or -(-matrix.n_row // matrix.n_group), matrix.n_col
+        one = rounding_work(ggml_type, shape, n_sweep, self.device, self.n_worker)
+        return one.times(matrix.n_group)
 
     def rounding_seconds(self, matrices: Sequence[Matrix]) -> float:
-        """Core seconds of rounding them from the files at the job's effort."""
-        return sum(self.opened(m) + self.encoded(m, m.type, self.job.n_sweep) for m in matrices)
+        """Seconds of rounding them from the files at the job's effort, side by side."""
+        works = (
+            self.encoded(m, m.type, self.job.n_sweep) + Work(free=self.opened(m)) for m in matrices
+        )
+        return sum(works, Work()).clock(self.n_worker)
 
     def copy_seconds(self) -> float:
-        """Core seconds of measuring one candidate: its weights decoded, it and the original run."""
+        """Seconds of measuring one candidate: its weights decoded, it and the original run."""
         job, trial = self.job, self.trial
         n_token = job.n_probe * job.seq_len
         decoded = sum(m.n_weight * decode_rate(m.type, self.device) for m in job.matrices)
         layers = 2 * self.shapes.n_layer * trial.walk
-        return decoded + n_token * (layers + trial.predict + trial.compare)
+        return decoded / self.n_core + n_token * (layers + trial.predict + trial.compare)

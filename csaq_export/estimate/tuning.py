@@ -2,7 +2,7 @@
 
 import torch
 
-from csaq_export.estimate.clock import timed
+from csaq_export.estimate.clock import steady
 from csaq_export.estimate.setting import Setting
 from csaq_export.estimate.stage import Stage
 from csaq_export.footprint import tuning_bytes
@@ -19,11 +19,10 @@ def tune_stage(setting: Setting) -> Stage:
     student = shapes.n_layer * trial.train + trial.train_head
     step = n_token * (teacher + student) + shapes.n_weight * _scaling_rate(setting.device)
     probes = 3 * job.n_held * job.seq_len * teacher
-    seconds = (job.n_step * step + probes) / setting.n_core
     memory = tuning_bytes(shapes, TOKENS_AT_ONCE, setting.device)
     matrices = (*job.matrices, *job.others, *job.matrices)
     packed = setting.statistics_bytes + setting.packed_bytes(matrices)
-    return Stage("tune", seconds, memory, packed)
+    return Stage("tune", job.n_step * step + probes, memory, packed)
 
 
 def _scaling_rate(device: torch.device) -> float:
@@ -36,5 +35,4 @@ def _scaling_rate(device: torch.device) -> float:
         (gradient * blocks).sum(-1)
         weight.copy_((blocks * factor[:, :, None]).flatten(1))
 
-    work()
-    return timed(work, device) / weight.numel()
+    return steady(work, device) / weight.numel()

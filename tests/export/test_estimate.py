@@ -10,7 +10,8 @@ from csaq_export.calibrated import Request
 from csaq_export.estimate import estimate_conversion, estimate_plain
 from csaq_export.estimate.calibrated import estimate_calibrated
 from csaq_export.estimate.conversion import job_of, matrices_of
-from csaq_export.estimate.rounding import factor_seconds, rounding_seconds
+from csaq_export.estimate.rounding import factor_seconds, rounding_work
+from csaq_export.estimate.work import Work
 from csaq_export.guidance import Calibrating
 from csaq_export.layered_model import open_layered
 from csaq_export.pipeline import Conversion, plan
@@ -77,13 +78,13 @@ def test_more_text_takes_longer_and_more_disk_but_no_more_memory(folder, job):
 
 
 def test_descent_adds_to_rounding():
-    fast, best = (rounding_seconds(GGMLType.Q4_0, (64, 512), n, CPU) for n in (0, 40))
+    fast, best = (rounding_work(GGMLType.Q4_0, (64, 512), n, CPU).clock(1) for n in (0, 40))
     assert best > fast > 0
 
 
 def test_rounding_grows_with_rows_and_factors_with_columns():
-    few, more = (rounding_seconds(GGMLType.Q8_0, (n, 256), 0, CPU) for n in (1024, 20 * 1024))
-    assert more == pytest.approx(20 * few)
+    few, more = (rounding_work(GGMLType.Q8_0, (n, 256), 0, CPU) for n in (1024, 20 * 1024))
+    assert more.rounding == pytest.approx(20 * few.rounding)
     narrow, wide = (factor_seconds(n, CPU) for n in (2048, 8192))
     assert 16 * narrow <= wide <= 64 * narrow * 1.01
 
@@ -101,3 +102,11 @@ def test_an_estimate_leaves_nothing_behind(folder, tmp_path):
     wanted = replace(request(folder, None, "fast"), work_dir=work)
     assert estimate_conversion(conversion(folder), wanted).seconds > 0
     assert not work.exists()
+
+
+def test_workers_wait_for_each_other_as_far_as_both_round():
+    assert Work(free=6.0).clock(2) == 3.0
+    assert Work(rounding=6.0, waiting=4.0).clock(2) == 5.0
+    mixed = Work(free=6.0, rounding=6.0, waiting=4.0).clock(2)
+    assert 6.0 < mixed < 8.0
+    assert 2 * mixed == pytest.approx(12.0 + 4.0 * (1 - 6.0 / (2 * mixed)))
