@@ -29,7 +29,7 @@ FEW_COLUMNS, MORE_COLUMNS = 512, 1280
 # Fewer rows are tried twice side by side, for seconds of one short trial scatter.
 STEADY_ROWS = 512
 # Times that rows are tried alone, the least of which counts: the first makes a thread's memory.
-N_TRIAL = 2
+N_TRIAL = 3
 _N_TOKEN = 1000.0
 
 
