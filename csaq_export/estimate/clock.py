@@ -74,8 +74,9 @@ def slowdown(work: Callable[[], object], n_each: int, n_worker: int, device: tor
     n_worker = min(n_worker, torch.get_num_threads())
     if n_worker == 1 or device.type == "cuda":
         return 1.0
-    tried = [[_side_by_side(work, n_each, n, device) for n in (1, n_worker)] for _ in range(2)]
-    alone, together = (min(each) for each in zip(*tried, strict=True))
+    alone, together = (
+        min(_side_by_side(work, n_each, n, device) for _ in range(2)) for n in (1, n_worker)
+    )
     return min(max(1.0, together / alone), MOST_SLOWDOWN * n_worker)
 
 

@@ -7,8 +7,9 @@ import torch
 
 from csaq_export.budget.target import Target
 from csaq_export.calibrated import Request
-from csaq_export.estimate import estimate_conversion, estimate_plain
+from csaq_export.estimate import clock, estimate_conversion, estimate_plain, rounding, text
 from csaq_export.estimate.calibrated import estimate_calibrated
+from csaq_export.estimate.clock import MOST_SLOWDOWN, slowdown
 from csaq_export.estimate.conversion import job_of, matrices_of
 from csaq_export.estimate.rounding import factor_seconds, rounding_work
 from csaq_export.estimate.work import Work
@@ -20,6 +21,16 @@ from csaq_runtime.formats import GGMLType
 from tests.export.models import TEXT, save_folder
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_trials():
+    """None side by side, which take longest; the last test here has one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (rounding, text):
+            patch.setattr(module, "slowdown", lambda *_: 1.5)
+        patch.setattr(clock, "STEADY_TIMES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +121,11 @@ def test_workers_wait_for_each_other_as_far_as_both_round():
     mixed = Work(free=6.0, rounding=6.0, waiting=4.0).clock(2)
     assert 6.0 < mixed < 8.0
     assert 2 * mixed == pytest.approx(12.0 + 4.0 * (1 - 6.0 / (2 * mixed)))
+
+
+def test_threads_that_take_turns_are_slower():
+    python = slowdown(lambda: sum(range(300_000)), 2, 2, CPU)
+    assert 1.0 <= python <= 2 * MOST_SLOWDOWN
+    assert slowdown(lambda: None, 1, 1, CPU) == 1.0
+    if torch.get_num_threads() > 1:
+        assert python > 1.2
