@@ -22,4 +22,5 @@ def early_pages(n_byte: int) -> Iterator[Pages]:
         with closing(Pages(n_byte)) as pages:
             yield pages
     finally:
+        gc.freeze()  # what has been loaded stays until the end, so nobody need look at it again
         gc.enable()
