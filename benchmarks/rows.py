@@ -42,7 +42,7 @@ from csaq_runtime.gguf import open_gguf
 from csaq_runtime.hparams import read_hparams
 from csaq_runtime.tensors import check_tensors
 
-LADDER = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
+LADDER = ("IQ2_XXS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 SEED_WIDTHS, SEED_FLOOR, SEED_THRESHOLD = "2,4,8,16", 0.1, 0.85
 THRESHOLDS = (0.5, 0.3)
 Errors = NDArray[np.float64]
