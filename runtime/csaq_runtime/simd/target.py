@@ -61,12 +61,17 @@ class Target:
         return self.is_arm or "f16c" in self.features
 
     @property
+    def is_zen(self) -> bool:
+        """AMD's cores since 2017, whose own prefetcher nearly reaches the memory's bandwidth."""
+        return self.cpu.startswith("znver")
+
+    @property
     def prefetch_distance(self) -> int:
         """Bytes ahead of the weights in use that software prefetch asks for.
 
         Intel: 8–16 KB measured best (design/kernels.md); AMD Zen 3: 1–8 KB alike (docs/bench.md).
         """
-        return 4096 if self.cpu.startswith("znver") else 12 * 1024
+        return 4096 if self.is_zen else 12 * 1024
 
     @property
     def feature_string(self) -> str:
