@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csaq_runtime.pages import CACHE_LINE, Pages
+from csaq_runtime.pages import CACHE_LINE, Pages, whole_lines
 
 HUGE_PAGE = 2 << 20
 ARENA_BYTES = 64 << 20
@@ -58,7 +58,7 @@ class Arena:
         ready = None if self._pages is None else self._pages.take(n_byte)
         if ready is not None:
             return np.frombuffer(ready, np.uint8)
-        n_whole = -(-n_byte // CACHE_LINE) * CACHE_LINE
+        n_whole = whole_lines(n_byte)
         with self._lock:
             if n_whole > self._free.size:
                 self._free = _huge_pages(max(n_whole, ARENA_BYTES))

@@ -43,7 +43,7 @@ class Pages:
 
     def take(self, n_byte: int) -> memoryview | None:
         """Memory that starts on a cache line; None if so much is not left."""
-        n_whole = -(-n_byte // CACHE_LINE) * CACHE_LINE
+        n_whole = whole_lines(n_byte)
         with self._lock:
             start = self._n_taken
             if self._is_closed or start + n_whole > len(self._memory):
@@ -71,6 +71,11 @@ class Pages:
             if self._is_closed or madvise(first + start, n, _POPULATE_WRITE):
                 return
             self.n_fetched = start + n
+
+
+def whole_lines(n_byte: int) -> int:
+    """Bytes of the cache lines that hold `n_byte`."""
+    return -(-n_byte // CACHE_LINE) * CACHE_LINE
 
 
 def _mapped(n_byte: int) -> mmap.mmap | None:

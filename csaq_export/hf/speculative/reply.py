@@ -57,13 +57,10 @@ class Reply:
             self._decode_s += seconds
 
     def _step(self, n_most: int) -> list[int]:
-        started = time.perf_counter()
-        draft = self._draft(min(n_most, self._context.room) - 1)
-        drafted = time.perf_counter()
-        tokens = self._checked(draft)
-        seconds = time.perf_counter() - drafted
+        draft, drafting = _timed(lambda: self._draft(min(n_most, self._context.room) - 1))
+        tokens, seconds = _timed(lambda: self._checked(draft))
         if self._strategy is not None:
-            self._strategy.learn(tokens, drafted - started, seconds)
+            self._strategy.learn(tokens, drafting, seconds)
         if draft.ids:
             self._n_drafted += len(draft.ids)
             self._n_accepted += len(_common(tokens, draft))
