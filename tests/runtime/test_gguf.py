@@ -10,6 +10,7 @@ import pytest
 from csaq_runtime.errors import GGUFError
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.gguf import GGUFFile, open_gguf
+from csaq_runtime.gguf.short_texts import WINDOW_BYTES
 from tests.malformed.hostile import SOUND, Sketch, array, info, pair, string, u32, u64
 
 VOCABULARIES = Path(__file__).resolve().parents[2].parent / "shared/data/tokenizers/ggml-vocab"
@@ -83,6 +84,25 @@ def test_strings_of_any_length(length: int, tmp_path: Path) -> None:
     texts = ["a", "x" * length, "", "€"]
     payload = array(STRING, len(texts), b"".join(map(string, texts)))
     assert keyed(tmp_path, ARRAY, payload).texts("k") == texts
+
+
+@pytest.mark.parametrize("odd", ["", "\0", "a\0b", "\0" * 20, "ab" + "\0" * 7, "x" * 256, "\1\0\0"])
+def test_odd_strings_among_many_short_ones(odd: str, tmp_path: Path) -> None:
+    texts = [str(n) * (n % 40 + 1) + "ĠŁ"[: n % 3] for n in range(3000)]
+    texts[7] = texts[2000] = texts[2001] = texts[-1] = odd
+    payload = array(STRING, len(texts), b"".join(map(string, texts)))
+    assert len(payload) > 3 * WINDOW_BYTES
+    assert keyed(tmp_path, ARRAY, payload).texts("k") == texts
+
+
+def test_what_is_wrong_with_one_of_many_strings_is_told_where_it_is(tmp_path: Path) -> None:
+    texts = [string("word")] * 9000
+    texts[8000] = u64(4) + b"wor\xff"
+    with pytest.raises(GGUFError, match=r"k\[8000\]: not valid UTF-8"):
+        keyed(tmp_path, ARRAY, array(STRING, 9000, b"".join(texts)))
+    texts[8000] = u64(2**62) + b"word"
+    with pytest.raises(GGUFError, match=r"k\[8000\]: string leaves the file"):
+        keyed(tmp_path, ARRAY, array(STRING, 9000, b"".join(texts)))
 
 
 def test_a_character_that_two_strings_share_is_refused(tmp_path: Path) -> None:
