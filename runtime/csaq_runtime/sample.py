@@ -6,6 +6,7 @@ top-k, top-p, min-p, temperature, draw. Each filter works on the candidates the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,9 +70,13 @@ class Candidates:
 class Sampler:
     """Draws token ids; two samplers with the same seed draw the same ids from the same logits."""
 
-    def __init__(self, sampling: Sampling, random: np.random.Generator | None = None) -> None:
-        self.sampling = sampling
-        self._random = random or np.random.default_rng(sampling.seed)
+    def __init__(self, sampling: Sampling, random: "np.random.Generator | None" = None) -> None:
+        self.sampling, self._given = sampling, random
+
+    @cached_property
+    def _random(self) -> "np.random.Generator":
+        """Made at the first draw: its import takes long, and greedy replies never draw."""
+        return self._given or np.random.default_rng(self.sampling.seed)
 
     def spawn(self) -> "Sampler":
         """A sampler of the same settings whose draws are independent of this one's."""

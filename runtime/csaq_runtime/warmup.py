@@ -5,7 +5,6 @@ modules that a model needs to processes of their own: `python -m csaq_runtime.wa
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -75,6 +74,8 @@ def compiled_step() -> Serve:
 
 
 def _compile_apart(name: str) -> None:
+    import subprocess
+
     package = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *sys.path])}
     # LLVM's passes run in `machine_code`, over the whole module; Numba's, over each part, only

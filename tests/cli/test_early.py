@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 import pytest
 
@@ -16,10 +17,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_garbage_is_left_alone_until_the_engine_is_open() -> None:
+    before = sys.getswitchinterval()
     with early_pages(4096) as pages:
         assert not gc.isenabled()
+        assert sys.getswitchinterval() < before
         assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
     assert gc.isenabled()
+    assert sys.getswitchinterval() == before
     assert pages.take(1) is None
 
 

@@ -29,6 +29,9 @@ SHORT_TEXT = 512
 ALL_SHORT = 4096
 """… and of all such texts, before the whole vocabulary is worth its time."""
 
+LEAST_SHORT = 32
+"""Characters that a shorter text counts as: all rules are looked through for each text."""
+
 
 def byte_bpe_encoder(
     file: GGUFFile, table: TokenTable, pre: PreTokenizer
@@ -66,10 +69,12 @@ class _Encoder:
     def __init__(self, table: TokenTable, rules: list[str], pre: PreTokenizer) -> None:
         self._ids, self._rules, self._pre = table.ids, rules, pre
         self._n_vocab, self._n_left = len(table), ALL_SHORT
+        # Now, while weights are packed: it imports the library.
+        self._words = _splitter(pre)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text."""
-        self._n_left -= len(text)
+        self._n_left -= max(len(text), LEAST_SHORT)
         is_short = len(text) <= SHORT_TEXT and self._n_left >= 0
         tokenizer = self._part(text) if is_short else self._whole
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
@@ -78,19 +83,14 @@ class _Encoder:
 
     @cached_property
     def _whole(self) -> Tokenizer:
-        # Of equal rules the first one ranks (llama.cpp); the library would take the last.
-        merges = [_halves(rule) for rule in dict.fromkeys(self._rules)]
-        return self._tokenizer(self._ids, merges)
+        return self._tokenizer(self._ids, self._rules)
 
     def _part(self, text: str) -> Tokenizer:
         """Tokens that occur in the words of `text`, and all rules that make one of them."""
         words = (word for word, _ in self._words.pre_tokenize_str(text))
         ids = {piece: self._ids[piece] for piece in self._pieces(set(words))}
-        rules = {
-            f"{piece[:at]} {piece[at:]}" for piece in ids for at in range(1, len(piece))
-        } & self._ranks.keys()
-        ranked = sorted(rules, key=self._ranks.__getitem__)
-        return self._tokenizer(ids, [_halves(rule) for rule in ranked])
+        rules = {f"{piece[:at]} {piece[at:]}" for piece in ids for at in range(1, len(piece))}
+        return self._tokenizer(ids, filter(rules.__contains__, self._rules))
 
     def _pieces(self, words: Iterable[str]) -> set[str]:
         longest = self._longest
@@ -106,23 +106,11 @@ class _Encoder:
     def _longest(self) -> int:
         return max(map(len, self._ids))
 
-    @cached_property
-    def _ranks(self) -> dict[str, int]:
-        """Rule → rank, of equal rules the first one's."""
-        n = len(self._rules)
-        return dict(zip(reversed(self._rules), reversed(range(n)), strict=True))
-
-    @cached_property
-    def _words(self) -> pre_tokenizers.PreTokenizer:
-        from tokenizers import Regex, pre_tokenizers
-
-        steps = [pre_tokenizers.Split(Regex(regex), "isolated") for regex in self._pre.regexes]
-        to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        return pre_tokenizers.Sequence([*steps, to_bytes])
-
-    def _tokenizer(self, ids: Mapping[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    def _tokenizer(self, ids: Mapping[str, int], rules: Iterable[str]) -> Tokenizer:
         from tokenizers import Tokenizer, models
 
+        # Of equal rules the first one ranks (llama.cpp); the library would take the last.
+        merges = [_halves(rule) for rule in dict.fromkeys(rules)]
         # Bytes without a token would vanish before merging and let their neighbours
         # join; ids past the vocabulary keep their place and are dropped afterwards.
         absent = [character for character in BYTE_OF if character not in self._ids]
@@ -131,6 +119,15 @@ class _Encoder:
         tokenizer = Tokenizer(model)
         tokenizer.pre_tokenizer = self._words
         return tokenizer
+
+
+def _splitter(pre: PreTokenizer) -> pre_tokenizers.PreTokenizer:
+    """Text → words in the byte alphabet."""
+    from tokenizers import Regex, pre_tokenizers
+
+    steps = [pre_tokenizers.Split(Regex(regex), "isolated") for regex in pre.regexes]
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([*steps, to_bytes])
 
 
 def _halves(rule: str) -> tuple[str, str]:
