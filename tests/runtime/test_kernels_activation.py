@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from csaq_runtime.formats import GGMLType
 from csaq_runtime.kernels.activation import (
     LAYOUTS,
+    TILE_SIZES,
     Activation,
     Block32,
     Block256,
@@ -30,7 +31,7 @@ def words_of(kind: Activation, x: NDArray[np.float32]) -> NDArray[np.int32]:
     n_word, tokens, start = LAYOUTS[kind].n_word, [], 0
     per_token = len(packed) // len(x)
     while start < len(x):
-        size = next(n for n in (8, 4, 2, 1) if n <= len(x) - start)
+        size = next(n for n in TILE_SIZES if n <= len(x) - start)
         tile = packed[start * per_token : (start + size) * per_token].reshape(-1, n_word, size)
         tokens.append(np.moveaxis(tile, 2, 0))
         start += size

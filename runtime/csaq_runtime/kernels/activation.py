@@ -1,9 +1,9 @@
 """How activations are laid out for the matmul kernels, and how many bytes that takes.
 
 A token's row of float32 becomes blocks of 4-byte words: codes, scale and the
-sums that the weight formats need. Tokens are packed in tiles of 8, 4, 2 and 1
-(13 tokens: 8 + 4 + 1); within a tile the same word of all its tokens lies side
-by side, so that a kernel broadcasts them from one cache line:
+sums that the weight formats need. Tokens are packed in tiles of 8, 4, 3, 2
+and 1, the largest first (13 tokens: 8 + 4 + 1); within a tile the same word of all its tokens
+lies side by side, so that a kernel broadcasts them from one cache line:
 
     tile → block → word → token
 
@@ -15,7 +15,7 @@ writes this layout, the `*_tiles` modules read it.
 from dataclasses import dataclass
 from enum import Enum
 
-TILE_SIZES = (8, 4, 2, 1)
+TILE_SIZES = (8, 4, 3, 2, 1)
 """Tokens that one kernel call multiplies together, largest first."""
 
 WORD = 4

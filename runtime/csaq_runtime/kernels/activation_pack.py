@@ -100,11 +100,13 @@ def _tile_of(b: Any, token: Any, n_token: Any) -> tuple[Any, Any]:
     """First token and size of the tile a token belongs to (see `activation`)."""
     largest, *smaller = TILE_SIZES
     start, size = b.and_(token, integer(-largest)), integer(largest)
+    left = b.urem(n_token, integer(largest))
     for tile_size in smaller:
-        before = b.and_(n_token, integer(-2 * tile_size))
+        before = b.sub(n_token, left)
         is_later = b.icmp_signed(">=", token, before)
         start = b.select(is_later, before, start)
         size = b.select(is_later, integer(tile_size), size)
+        left = b.urem(left, integer(tile_size))
     return start, size
 
 

@@ -87,7 +87,7 @@ def _correct(mixed: Any, packed: Any, tokens: Any, groups: Any, stored: int) -> 
 
 @part
 def _add_outliers(mixed: Any, packed: Any, tokens: Any, groups: Any, stored: int) -> None:
-    """Sparse rows times the float32 copy of the input, whose tiles are of 8, 4, 2 and 1 tokens."""
+    """Sparse rows times the float32 copy of the input, in the tiles of `activation`."""
     address, slot_bytes = packed
     first, n = tokens
     x = address + mixed.float_slot * slot_bytes
@@ -98,12 +98,18 @@ def _add_outliers(mixed: Any, packed: Any, tokens: Any, groups: Any, stored: int
         begin, end = offsets[16 * groups[0] + row], offsets[16 * groups[0] + row + 1]
         token = 0
         while token < n and begin < end:
-            size = TILE_TOKENS
-            while size > n - token:
-                size //= 2
+            size = _tile_size(n - token)
             out = stored + token * STORED_ROW + 4 * row
             _add_row(mixed, begin, end, x + token * token_bytes, size, out, stored)
             token += size
+
+
+@part
+def _tile_size(n_left: int) -> int:
+    """Tokens of the next tile."""
+    if n_left >= TILE_TOKENS:
+        return TILE_TOKENS
+    return min(n_left, TILE_TOKENS // 2)
 
 
 @part

@@ -127,7 +127,7 @@ def _matmul_function(module: Any, fmt: WeightFormat, target: Target, tiles: dict
             y_group = scaled(b, y, group, N_ROW * 4)
             start = first
             for size in TILE_SIZES:
-                stop = b.and_(last, integer(-size))
+                stop = b.sub(last, b.urem(b.sub(last, start), integer(size)))
                 is_stacked = _is_stacked(fmt, target, size)
                 step = TOKENS_PER_PASS if is_stacked else size
                 with counted_loop(b, start, stop, step) as token:

@@ -1,4 +1,4 @@
-"""One tile of a matrix product: 16 rows of weights times 1, 2, 4 or 8 tokens, or up to 64.
+"""One tile of a matrix product: 16 rows of weights times 1, 2, 3, 4 or 8 tokens, or up to 64.
 
 `Tile` is what a weight format's emitter works with: it sees one block of 16
 interleaved rows and the matching block of every token, and adds to one running
