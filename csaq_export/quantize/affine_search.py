@@ -15,6 +15,9 @@ from csaq_export.quantize.rounding import inverse_scale, nearest_levels
 
 Affine = tuple[torch.Tensor, torch.Tensor]
 
+# Codes one level higher and an offset one step larger are the same weights: of such ties the
+# first stays, whatever the last digit of their costs.
+TIE = 1e-7
 _N_REFIT = 2
 _N_STRETCH = 12
 # Positions of the smallest weight, and how far that of the largest is tried inside and
@@ -53,7 +56,7 @@ def _ends(code_format: CodeFormat) -> list[tuple[float, float]]:
 def _keep_better(
     best: Affine, best_cost: torch.Tensor, other: Affine, other_cost: torch.Tensor
 ) -> tuple[Affine, torch.Tensor]:
-    better = other_cost < best_cost
+    better = other_cost < best_cost - TIE * best_cost.abs()
     scale, offset = (torch.where(better, new, old) for new, old in zip(other, best, strict=True))
     return (scale, offset), torch.where(better, other_cost, best_cost)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from csaq_export.quantize.code_format import CODE_FORMATS
 from csaq_export.quantize.coded import Coded, join
 from csaq_export.quantize.exempt import Exempt, to_fit
-from csaq_export.quantize.fit import fit
+from csaq_export.quantize.fit import fit, single
 from csaq_export.quantize.rounding import code_values, nearest_codes
 from csaq_runtime.formats import GGMLType
 
@@ -59,7 +59,7 @@ def round_around(
         here = slice(start, start + code_format.block_size)
         block, kept = rest[:, here], None if exempt is None else exempt.columns(here)
         values, weights = to_fit(block, importance[here], kept)
-        params = fit(values, code_format, weights)
+        params = single(fit(values.double(), code_format, weights.double()))
         coded = Coded(block.new_empty(block.shape, dtype=torch.uint8), params, ggml_type)
         errors, rest[:, here] = _round_block(block, coded, upper[here, here], kept)
         rest[:, here.stop :] -= errors @ upper[here, here.stop :]

@@ -1,5 +1,7 @@
 """The first stage of encoding: blocks of weights and their importance → stored scales."""
 
+from dataclasses import replace
+
 import torch
 
 from csaq_export.quantize.affine_search import search_affine
@@ -54,3 +56,13 @@ def _fit_offset_block(
     dmin = grid.restore(grid.round((offset - low)[:, 0]))
     ones = torch.ones_like(scale, dtype=torch.int32)
     return BlockParams(d, ones, dmin, ones)
+
+
+def single(params: BlockParams) -> BlockParams:
+    """Factors found in float64 as float32: they have half-precision values.
+
+    Candidates save energies that are alike to seven digits; in float64 the order in which a
+    curvature was summed no longer decides between them.
+    """
+    dmin = None if params.dmin is None else params.dmin.float()
+    return replace(params, d=params.d.float(), dmin=dmin)
