@@ -6,6 +6,8 @@ import torch
 from csaq_export.quantize import CODE_FORMATS, decode, encode
 from csaq_export.quantize.coded import unpack
 from csaq_export.quantize.feedback import compensation, round_with_feedback
+from csaq_export.quantize.fit import fit, single
+from csaq_export.quantize.rounding import round_codes
 from csaq_runtime.formats import GGMLType
 
 T = GGMLType
@@ -47,7 +49,23 @@ def test_packed_bytes_hold_exactly_the_weights_promised(ggml_type):
 def test_white_inputs_need_no_feedback():
     weight = torch.randn(8, 256, generator=torch.Generator().manual_seed(3))
     coded = round_with_feedback(weight, T.Q4_K, torch.eye(256))
-    assert torch.equal(coded.packed(), encode(weight, T.Q4_K, torch.ones(256)))
+    code_format = CODE_FORMATS[T.Q4_K]
+    params = single(fit(weight.double(), code_format))
+    alone = code_format.pack(round_codes(weight, params, code_format), params)
+    assert torch.equal(coded.packed(), alone)
+
+
+@pytest.mark.parametrize("ggml_type", [T.Q2_K, T.Q3_K, T.Q4_K, T.Q6_K], ids=lambda t: t.name)
+def test_the_order_of_the_curvatures_sum_changes_no_code(ggml_type):
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(48, 512, generator=generator)
+    x = torch.randn(2048, 512, generator=generator)
+    one, other = (y.T @ y / len(y) for y in (x, x.flip(0)))
+    assert not torch.equal(one, other)
+    assert torch.equal(
+        round_with_feedback(weight, ggml_type, one).packed(),
+        round_with_feedback(weight, ggml_type, other).packed(),
+    )
 
 
 @pytest.mark.parametrize("curvature", [torch.zeros(256, 256), torch.diag(torch.arange(256.0))])
