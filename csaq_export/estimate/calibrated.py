@@ -16,6 +16,7 @@ import torch
 
 from csaq_export.device import compute_dtype
 from csaq_export.estimate.choosing import compare_stage, round_stage, tensors_stage, types_stage
+from csaq_export.estimate.first_touch import with_first_touch
 from csaq_export.estimate.job import Job
 from csaq_export.estimate.layers import try_layer
 from csaq_export.estimate.setting import Setting
@@ -48,7 +49,7 @@ def estimate_calibrated(
     stages += [compare_stage(setting)] if job.n_other else []
     stages += [tune_stage(setting)] if job.n_step else []
     stages.append(_write(setting))
-    return Estimate(str(device), tuple(stages))
+    return Estimate(str(device), with_first_touch(stages, device))
 
 
 def _calibrate(setting: Setting) -> Stage:

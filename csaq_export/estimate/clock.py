@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from statistics import median
 from threading import Barrier
 
 import torch
@@ -12,6 +13,8 @@ from csaq_export.parallel import in_parallel
 MOST_SLOWDOWN = 2.0
 # A short trial is repeated for so many seconds, or times.
 STEADY_SECONDS, STEADY_TIMES = 0.3, 5
+# Turns that a worker takes alone and with the others.
+N_TURN = 3
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -46,21 +49,32 @@ def timed_threads(work: Callable[[], object]) -> float:
     return min(time.perf_counter() - start, time.process_time() - cores)
 
 
-def steady(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds on the clock of `work` with torch's threads and its files: the least of a few times.
+def steady(
+    work: Callable[[], object],
+    device: torch.device,
+    measure: Callable[[Callable[[], object], torch.device], float] = _on_clock,
+) -> float:
+    """What `measure` says of `work`, its files at hand: the median of a few times.
 
-    What is made once is made before.
+    What is made once is made before. The least of them would be too short: a stage has the
+    slower moments of the machine as well.
     """
     work()
-    found = [_on_clock(work, device)]
+    found = [measure(work, device)]
     while sum(found) < STEADY_SECONDS and len(found) < STEADY_TIMES:
-        found.append(_on_clock(work, device))
-    return min(found)
+        found.append(measure(work, device))
+    return median(found)
 
 
 def timed_alone(work: Callable[[], object], device: torch.device) -> float:
-    """The same of one core, as pieces of work that run side by side have it."""
+    """Seconds of one core, as pieces of work that run side by side have it."""
     (seconds,) = in_parallel(lambda _: timed(work, device), (None,), device, 1)
+    return seconds
+
+
+def steady_alone(work: Callable[[], object], device: torch.device) -> float:
+    """The same of a few times."""
+    (seconds,) = in_parallel(lambda _: steady(work, device, timed), (None,), device, 1)
     return seconds
 
 
@@ -68,30 +82,37 @@ def slowdown(work: Callable[[], object], n_each: int, n_worker: int, device: tor
     """How many times as long `work` takes with `n_worker` side by side as alone, by the clock.
 
     1 where they do not hinder each other; `n_worker` and more where they take turns, as
-    threads of Python do in short operations. A worker does it `n_each` times, twice: the
-    shorter time counts.
+    threads of Python do in short operations. A worker does it `n_each` times in a turn.
     """
     n_worker = min(n_worker, torch.get_num_threads())
     if n_worker == 1 or device.type == "cuda":
         return 1.0
-    alone, together = (
-        min(_side_by_side(work, n_each, n, device) for _ in range(2)) for n in (1, n_worker)
-    )
+    alone, together = _in_turns(work, n_each, n_worker, device)
     return min(max(1.0, together / alone), MOST_SLOWDOWN * n_worker)
 
 
-def _side_by_side(
+def _in_turns(
     work: Callable[[], object], n_each: int, n_worker: int, device: torch.device
-) -> float:
-    """Seconds on the clock of a worker's `n_each` pieces, after one that makes its memory."""
+) -> tuple[float, float]:
+    """Seconds on the clock of a worker while the others wait, and of all side by side.
+
+    In turns, so that both have the machine's slow and fast moments; each makes its memory before.
+    """
     ready = Barrier(n_worker)
 
-    def one(_: int) -> float:
-        work()
-        ready.wait()
-        start = time.perf_counter()
+    def pieces() -> None:
         for _ in range(n_each):
             work()
-        return time.perf_counter() - start
 
-    return sum(in_parallel(one, range(n_worker), device, n_worker)) / n_worker
+    def one(index: int) -> tuple[float, float]:
+        work()
+        alone = together = 0.0
+        for _ in range(N_TURN):
+            ready.wait()
+            alone += _on_clock(pieces, device) if index == 0 else 0.0
+            ready.wait()
+            together += _on_clock(pieces, device)
+        return alone, together
+
+    found = in_parallel(one, range(n_worker), device, n_worker)
+    return found[0][0], sum(together for _, together in found) / n_worker

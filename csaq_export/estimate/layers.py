@@ -18,7 +18,7 @@ from torch import Tensor
 from csaq_export.budget.walk import BATCH_SIZE, divergence_of
 from csaq_export.calibration import Calibration
 from csaq_export.device import compute_dtype
-from csaq_export.estimate.clock import steady, timed
+from csaq_export.estimate.clock import steady, steady_alone, timed
 from csaq_export.estimate.job import Job
 from csaq_export.footprint import shapes_of
 from csaq_export.layered_model import LayeredModel
@@ -39,7 +39,8 @@ class LayerTrial:
     statistics, `head`: the output and the loss likewise; `walk`: a layer of a changed copy,
     `predict`: the output, `compare`: a copy's with its divergence; `train`, `train_head`:
     forward and backward with weight gradients. `read`: core seconds per weight, a matrix from
-    its file; `place`: seconds per weight, a layer's; `save`: per byte, statistics to their file.
+    its file; `place`: seconds per weight, a layer's; `save`: per byte, statistics to their file,
+    `load`: core seconds per byte of them from it.
     """
 
     forward: float
@@ -53,6 +54,7 @@ class LayerTrial:
     read: float
     place: float
     save: float
+    load: float
 
 
 def try_layer(model: LayeredModel, job: Job, device: torch.device) -> LayerTrial:
@@ -61,14 +63,15 @@ def try_layer(model: LayeredModel, job: Job, device: torch.device) -> LayerTrial
     files = _read_seconds(model, device), _place_seconds(model, device) / shapes.layer_weights
     held = replace(model, keep_bytes=1 << 62)
     with _run(held, n_window, job.seq_len, device) as run:
-        forward, observe, head, save = _calibration_seconds(run, device)
+        calibrating = _calibration_seconds(run, device)
+        stored = _file_rates(run, device)
     decoder = held.decoder(job.seq_len, device)
     states = torch.randn(n_window, job.seq_len, shapes.embedding[1])
     states = states.to(device, compute_dtype(device))
     walk = _walk_seconds(decoder, states[:BATCH_SIZE])
     train = _train_seconds(decoder, states) if job.n_step else (0.0, 0.0)
     held.keeping(0)
-    return LayerTrial(forward, observe, head, *walk, *train, *files, save)
+    return LayerTrial(*calibrating, *walk, *train, *files, *stored)
 
 
 def _windows(model: LayeredModel, job: Job) -> int:
@@ -78,23 +81,37 @@ def _windows(model: LayeredModel, job: Job) -> int:
     return max(1, min(job.batch_size, job.n_window, MOST_WORK // each))
 
 
-def _calibration_seconds(run: Run, device: torch.device) -> tuple[float, float, float, float]:
-    """`forward`, `observe`, `head` and `save`: statistics are saved once, after all batches."""
+def _calibration_seconds(run: Run, device: torch.device) -> tuple[float, float, float]:
+    """`forward`, `observe`, `head`: without saving statistics, which follows all batches."""
     n_layer, n_token = len(run.decoder.layers), run.calibration.tokens.numel()
     steps = (partial(forward_layer, run, 0), partial(observe_layer, run, 0),
              partial(observe_head, run, n_layer))  # fmt: skip
     forward, observe, head = (steady(step, device) for step in steps)
-    of_layer, of_head = (_saved(run, part, device) for part in (layer_part(0), HEAD))
-    observe, head = max(0.0, observe - of_layer[0]), max(0.0, head - of_head[0])
-    return forward / n_token, observe / n_token, head / n_token, of_layer[0] / of_layer[1]
+    observe -= steady(_saving(run, layer_part(0)), device)
+    head -= steady(_saving(run, HEAD), device)
+    return forward / n_token, max(0.0, observe) / n_token, max(0.0, head) / n_token
 
 
-def _saved(run: Run, part: str, device: torch.device) -> tuple[float, int]:
-    """Seconds of saving a part's statistics, and their bytes."""
+def _saving(run: Run, part: str) -> Callable[[], None]:
+    return partial(run.work.save, "again", run.fingerprint, _statistics(run, part))
+
+
+def _statistics(run: Run, part: str) -> dict[str, Tensor]:
     found = run.work.load(stage_of(part), run.fingerprint)
     assert found is not None
-    seconds = steady(partial(run.work.save, "again", run.fingerprint, found), device)
-    return seconds, sum(each.nbytes for each in found.values())
+    return found
+
+
+def _file_rates(run: Run, device: torch.device) -> tuple[float, float]:
+    """`save` and `load`, of a layer's statistics."""
+    part = layer_part(0)
+    n_byte = sum(each.nbytes for each in _statistics(run, part).values())
+
+    def load() -> None:
+        for each in _statistics(run, part).values():
+            each.to(device).sum()  # a file is read when it is looked at
+
+    return steady(_saving(run, part), device) / n_byte, steady_alone(load, device) / n_byte
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from csaq_export.estimate.clock import slowdown, timed, timed_alone
+from csaq_export.estimate.clock import slowdown, steady_alone
 from csaq_export.estimate.work import Work
-from csaq_export.parallel import in_parallel
 from csaq_export.quantize.descent import GROUP
 from csaq_export.quantize.encode import encode
 from csaq_export.quantize.float_bytes import FLOAT_TYPES
@@ -26,10 +25,8 @@ from csaq_runtime.formats import LAYOUTS, GGMLType
 NARROW = 256
 # Columns of which factors are tried; those of wider curvatures follow from two trials.
 FEW_COLUMNS, MORE_COLUMNS = 512, 1280
-# Fewer rows are tried twice side by side, for seconds of one short trial scatter.
+# Fewer rows are tried twice in a turn, for seconds of one short trial scatter.
 STEADY_ROWS = 512
-# Times that rows are tried alone, the least of which counts: the first makes a thread's memory.
-N_TRIAL = 3
 _N_TOKEN = 1000.0
 
 
@@ -76,7 +73,7 @@ def factor_seconds(n_col: int, device: torch.device) -> float:
             term = Term(shrunk(curvature, _N_TOKEN), torch.ones(1, device=device))
             list(guides(Sensitivity((term,)), device))
 
-        return timed_alone(work, device)
+        return steady_alone(work, device)
     few, more = factor_seconds(FEW_COLUMNS, device), factor_seconds(MORE_COLUMNS, device)
     # a·n² + b·n³ through both.
     few, more = few / FEW_COLUMNS**2, more / MORE_COLUMNS**2
@@ -95,14 +92,13 @@ def decode_rate(ggml_type: GGMLType, device: torch.device) -> float:
     """Seconds per weight of a rounded matrix's weights."""
     weight = _random(2 * NARROW, NARROW, device)
     packed = Packed(ggml_type, encode(weight, ggml_type))
-    packed.weight()
-    return timed_alone(packed.weight, device) / weight.numel()
+    return steady_alone(packed.weight, device) / weight.numel()
 
 
 @cache
 def _float_rate(device: torch.device) -> float:
     weight = _random(NARROW, 4 * NARROW, device)
-    return timed_alone(lambda: encode(weight, GGMLType.F16), device) / weight.numel()
+    return steady_alone(lambda: encode(weight, GGMLType.F16), device) / weight.numel()
 
 
 def _narrow_part(
@@ -172,13 +168,7 @@ def _encoding(
     weight, rows = _random(*shape, device), torch.arange(shape[0], device=device)
     (guide,) = guides(Sensitivity((Term(_curvature(shape[1], device), rows.float()),)), device)
     _warm(ggml_type, device)
-    work = partial(encode_by, weight, ggml_type, (guide,), n_sweep)
-
-    def least() -> float:
-        return min(timed(work, device) for _ in range(N_TRIAL))
-
-    (seconds,) = in_parallel(lambda _: least(), (None,), device, 1)
-    return seconds
+    return steady_alone(partial(encode_by, weight, ggml_type, (guide,), n_sweep), device)
 
 
 @cache
@@ -202,16 +192,14 @@ def _passing(n_row: int, size: int, n_col: int, device: torch.device) -> float:
     def work() -> None:
         rest.sub_(lost @ upper)
 
-    work()
-    return timed_alone(work, device)
+    return steady_alone(work, device)
 
 
 @cache
 def _product(n_row: int, n_col: int, device: torch.device) -> float:
     """All columns' errors times NARROW columns of the curvature."""
     change, square = _random(n_row, n_col, device), _random(n_col, NARROW, device)
-    change[:8] @ square
-    return timed_alone(lambda: change @ square, device)
+    return steady_alone(lambda: change @ square, device)
 
 
 def _random(n_row: int, n_col: int, device: torch.device) -> Tensor:

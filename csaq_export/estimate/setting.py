@@ -57,8 +57,8 @@ class Setting:
 
     def opened(self, matrix: Matrix) -> float:
         """Core seconds from the files to a matrix's weights and what guides its rounding."""
-        factors = matrix.n_group * factor_seconds(matrix.n_col, self.device)
-        return matrix.n_weight * self.trial.read + factors
+        read = matrix.n_weight * self.trial.read + 4 * matrix.n_col**2 * self.trial.load
+        return read + matrix.n_group * factor_seconds(matrix.n_col, self.device)
 
     def encoded(
         self, matrix: Matrix, ggml_type: GGMLType, n_sweep: int, n_row: int | None = None

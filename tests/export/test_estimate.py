@@ -7,12 +7,22 @@ import torch
 
 from csaq_export.budget.target import Target
 from csaq_export.calibrated import Request
-from csaq_export.estimate import clock, estimate_conversion, estimate_plain, rounding, text
+from csaq_export.estimate import (
+    clock,
+    estimate_conversion,
+    estimate_plain,
+    first_touch,
+    rounding,
+    text,
+)
 from csaq_export.estimate.calibrated import estimate_calibrated
-from csaq_export.estimate.clock import MOST_SLOWDOWN, slowdown
+from csaq_export.estimate.clock import MOST_SLOWDOWN, slowdown, steady
 from csaq_export.estimate.conversion import job_of, matrices_of
+from csaq_export.estimate.first_touch import PIECE, touch_rate, with_first_touch
 from csaq_export.estimate.rounding import factor_seconds, rounding_work
+from csaq_export.estimate.stage import Stage
 from csaq_export.estimate.work import Work
+from csaq_export.footprint import PROCESS_BYTES
 from csaq_export.guidance import Calibrating
 from csaq_export.layered_model import open_layered
 from csaq_export.pipeline import Conversion, plan
@@ -129,3 +139,26 @@ def test_threads_that_take_turns_are_slower():
     assert slowdown(lambda: None, 1, 1, CPU) == 1.0
     if torch.get_num_threads() > 1:
         assert python > 1.2
+
+
+def test_a_stage_pays_for_memory_and_files_beyond_what_was_there_before(monkeypatch):
+    asked = []
+    monkeypatch.setattr(first_touch, "touch_rate", lambda n: asked.append(n) or 0.5)
+    base = PROCESS_BYTES["cpu"]
+    shapes = (("a", base + 10, 4), ("b", base + 2, 8), ("c", base + 20, 0), ("d", base, 30))
+    before = [Stage(name, 1.0, memory, disk) for name, memory, disk in shapes]
+    assert [stage.seconds for stage in with_first_touch(before, CPU)] == [8.0, 1.0, 4.0, 6.0]
+    cuda = with_first_touch(before, torch.device("cuda"))
+    assert [stage.seconds for stage in cuda] == [3.0, 3.0, 1.0, 12.0]
+    assert asked == [30, 30]
+
+
+def test_new_memory_is_tried_as_far_as_it_will_be_needed():
+    assert touch_rate(PIECE - 1) == 0.0
+    assert 1e-12 < touch_rate(2 * PIECE) < 1e-6
+
+
+def test_the_usual_time_counts_not_the_least(monkeypatch):
+    monkeypatch.setattr(clock, "STEADY_TIMES", 5)
+    seconds = iter([0.03, 0.01, 0.05, 0.02, 0.04])
+    assert steady(lambda: None, CPU, lambda work, device: next(seconds)) == 0.03
