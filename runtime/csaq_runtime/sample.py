@@ -78,9 +78,13 @@ class Sampler:
         """Made at the first draw: its import takes long, and greedy replies never draw."""
         return self._given or np.random.default_rng(self.sampling.seed)
 
+    @property
+    def _is_greedy(self) -> bool:
+        return self.sampling.temperature <= 0
+
     def spawn(self) -> "Sampler":
         """A sampler of the same settings whose draws are independent of this one's."""
-        return Sampler(self.sampling, self._random.spawn(1)[0])
+        return self if self._is_greedy else Sampler(self.sampling, self._random.spawn(1)[0])
 
     def sample(self, logits: NDArray[np.float32], context: Sequence[int]) -> int:
         """Id drawn from `logits` [n_vocab]; `context` are the ids so far, prompt included."""
@@ -91,8 +95,10 @@ class Sampler:
         return float(self._random.random())
 
     def draw(self, candidates: Candidates) -> int:
-        """One of the candidates, by chance."""
+        """One of the candidates, by chance; the likeliest at temperature 0."""
         ids = candidates.ids
+        if self._is_greedy:
+            return int(ids[0])
         cumulative = np.cumsum(candidates.probabilities)
         drawn = np.searchsorted(cumulative, self.uniform() * cumulative[-1], side="right")
         return int(ids[min(int(drawn), ids.size - 1)])
@@ -103,7 +109,7 @@ class Sampler:
         if not np.isfinite(logits.max()):
             raise ModelError("the model computes logits that are not finite numbers")
         logits = penalize(bias(logits, sampling.logit_bias), context, sampling)
-        if sampling.temperature <= 0:
+        if self._is_greedy:
             return Candidates(np.array([logits.argmax()]), np.ones(1))
         ids = keep_top_k(logits, sampling.top_k)
         ids = keep_top_p(logits, ids, sampling.top_p)

@@ -74,6 +74,14 @@ def test_temperature_zero_takes_the_largest(logits: np.ndarray) -> None:
     assert Sampler(Sampling(temperature=0)).sample(logits, []) == int(logits.argmax())
 
 
+def test_nothing_is_drawn_at_temperature_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np.random, "default_rng", None)
+    sampler = Sampler(Sampling(temperature=0))
+    assert [one.sample(np.float32([0, 2, 1]), []) for one in (sampler, sampler.spawn())] == [1, 1]
+    with pytest.raises(TypeError):
+        Sampler(Sampling()).spawn()
+
+
 @given(LOGITS, st.integers(0, 2**31))
 def test_equal_seeds_draw_equal_ids(logits: np.ndarray, seed: int) -> None:
     draws = [
