@@ -110,10 +110,12 @@ def load_model(
     done, linears = 0, {}
     # A matrix that proves indivisible gives its memory back, which an arena does not take.
     allocate = empty_bytes if planes else Arena(pages).take
+    # The largest first: the output's matrix would be the last one and keep one thread alone.
+    order = sorted(sources.items(), key=lambda item: -sizes[item[0]])
     with ThreadPoolExecutor(n_thread) as pool:
         futures = {
             key: pool.submit(_linear, file, source, weights.get(source.name), planes, allocate)
-            for key, source in sources.items()
+            for key, source in order
         }
         try:
             for key, future in futures.items():
