@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-TIES = {"block_32": 3e-4, "block_256": 3e-4, "float16": 1e-3}
+SCALE = "scale"
+"""Kind of a block's scale, which has a boundary of its own: it is rounded to float16."""
+TIES = {"block_32": 3e-4, "block_256": 3e-4, "float16": 1e-3, SCALE: 1e-3}
 """Of a code's step, how far from a boundary sums in float32 may err; steps of float16 are finer."""
 CLOSE = 1e-5
 """Of the logits' spread: what they may differ by without a search."""

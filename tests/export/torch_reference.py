@@ -19,7 +19,7 @@ from csaq_runtime.kernels.activation import LAYOUTS, Activation
 from csaq_runtime.kernels.dispatch import weight_format
 from csaq_runtime.rows.weight import RowsWeight
 from csaq_runtime.tensors import check_tensors
-from tests.export.ties import Rounding
+from tests.export.ties import SCALE, Rounding
 
 Parts = dict[Activation, Tensor]
 
@@ -29,14 +29,22 @@ def rounded(x: Tensor, kind: Activation, used: Tensor, rounding: Rounding) -> Te
     if kind is Activation.FLOAT32:
         return x
     if kind is Activation.FLOAT16:
-        step = torch.exp2(x.abs().clamp(min=2.0**-14).log2().floor() - 10)
-        return rounding.codes(x / step, kind.value, used, x) * step
+        return _half(x, kind.value, used, x, rounding)
     blocks = x.unflatten(-1, (-1, LAYOUTS[kind].block_size))
     peak = blocks.abs().amax(-1, keepdim=True).clamp(min=1e-30)
     inverse = 127 / peak
-    scale = (peak / 127).half().to(x) if kind is Activation.BLOCK_32 else 1 / inverse
+    scale = 1 / inverse
+    if kind is Activation.BLOCK_32:
+        has_weights = used.unflatten(-1, (-1, blocks.shape[-1])).any(-1)
+        scale = _half(peak[..., 0] / 127, SCALE, has_weights, x, rounding)[..., None]
     codes = rounding.codes((blocks * inverse).flatten(-2), kind.value, used, x)
     return (codes.view_as(blocks) * scale).flatten(-2)
+
+
+def _half(exact: Tensor, kind: str, used: Tensor, source: Tensor, rounding: Rounding) -> Tensor:
+    """float64 `exact` as float16."""
+    step = torch.exp2(exact.abs().clamp(min=2.0**-14).log2().floor() - 10)
+    return rounding.codes(exact / step, kind, used, source) * step
 
 
 class RoundedLinear(nn.Module):
