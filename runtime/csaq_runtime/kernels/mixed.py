@@ -12,6 +12,7 @@ import numpy as np
 
 from csaq_runtime.kernels import lanes
 from csaq_runtime.kernels.access import int32_at, int64_at, mixed_at, parts_at
+from csaq_runtime.kernels.activation import TILE_SIZES
 from csaq_runtime.kernels.call import call_matmul
 from csaq_runtime.kernels.elementwise import accumulate, scale_and_shift
 from csaq_runtime.kernels.jit import ZERO, part
@@ -107,9 +108,10 @@ def _add_outliers(mixed: Any, packed: Any, tokens: Any, groups: Any, stored: int
 @part
 def _tile_size(n_left: int) -> int:
     """Tokens of the next tile."""
-    if n_left >= TILE_TOKENS:
-        return TILE_TOKENS
-    return min(n_left, TILE_TOKENS // 2)
+    for size in TILE_SIZES:
+        if size <= n_left:
+            return size
+    return 0
 
 
 @part
