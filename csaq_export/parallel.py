@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import TypeVar
 
 import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# For work of short operations: two threads of Python that hand its lock over after each take
+# three times as long as one alone, 1.4 times as long as one after the other.
+TURN = Lock()
 
 
 def in_parallel(

@@ -1,11 +1,13 @@
 """Weights + sensitivity → packed blocks: scale search, error feedback, coordinate descent."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from csaq_export.parallel import TURN
 from csaq_export.quantize.descent import descend
 from csaq_export.quantize.encode import check_input, encode
 from csaq_export.quantize.feedback import compensation, round_around
@@ -59,8 +61,17 @@ def encode_by(weight: Tensor, ggml_type: GGMLType, guided: Iterable[Guide], n_sw
     for guide in guided:
         step = rows_at_once(n_col, weight.device)
         for part in guide.rows.split(step):  # type: ignore[no-untyped-call]
-            packed[part] = _encode_rows(weight[part], ggml_type, guide, n_sweep)
+            with TURN if takes_turns(ggml_type, len(part)) else nullcontext():
+                packed[part] = _encode_rows(weight[part], ggml_type, guide, n_sweep)
     return packed
+
+
+def takes_turns(ggml_type: GGMLType, n_row: int) -> bool:
+    """Whether so few rows are rounded by one thread at a time, as operations are short.
+
+    Those of a search through a codebook never are.
+    """
+    return n_row < CPU_ROWS and ggml_type not in GRID_FORMATS
 
 
 def rows_at_once(n_col: int, device: torch.device) -> int:
