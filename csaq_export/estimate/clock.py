@@ -78,21 +78,21 @@ def steady_alone(work: Callable[[], object], device: torch.device) -> float:
     return seconds
 
 
-def slowdown(work: Callable[[], object], n_each: int, n_worker: int, device: torch.device) -> float:
+def slowdown(work: Callable[[], object], n_worker: int, device: torch.device) -> float:
     """How many times as long `work` takes with `n_worker` side by side as alone, by the clock.
 
     1 where they do not hinder each other; `n_worker` and more where they take turns, as
-    threads of Python do in short operations. A worker does it `n_each` times in a turn.
+    threads of Python do in short operations.
     """
     n_worker = min(n_worker, torch.get_num_threads())
     if n_worker == 1 or device.type == "cuda":
         return 1.0
-    alone, together = _in_turns(work, n_each, n_worker, device)
+    alone, together = _in_turns(work, n_worker, device)
     return min(max(1.0, together / alone), MOST_SLOWDOWN * n_worker)
 
 
 def _in_turns(
-    work: Callable[[], object], n_each: int, n_worker: int, device: torch.device
+    work: Callable[[], object], n_worker: int, device: torch.device
 ) -> tuple[float, float]:
     """Seconds on the clock of a worker while the others wait, and of all side by side.
 
@@ -100,18 +100,18 @@ def _in_turns(
     """
     ready = Barrier(n_worker)
 
-    def pieces() -> None:
-        for _ in range(n_each):
-            work()
-
     def one(index: int) -> tuple[float, float]:
-        work()
         alone = together = 0.0
-        for _ in range(N_TURN):
-            ready.wait()
-            alone += _on_clock(pieces, device) if index == 0 else 0.0
-            ready.wait()
-            together += _on_clock(pieces, device)
+        try:
+            work()
+            for _ in range(N_TURN):
+                ready.wait()
+                alone += _on_clock(work, device) if index == 0 else 0.0
+                ready.wait()
+                together += _on_clock(work, device)
+        except BaseException:
+            ready.abort()  # or the others would wait for ever
+            raise
         return alone, together
 
     found = in_parallel(one, range(n_worker), device, n_worker)

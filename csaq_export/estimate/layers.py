@@ -63,8 +63,8 @@ def try_layer(model: LayeredModel, job: Job, device: torch.device) -> LayerTrial
     files = _read_seconds(model, device), _place_seconds(model, device) / shapes.layer_weights
     held = replace(model, keep_bytes=1 << 62)
     with _run(held, n_window, job.seq_len, device) as run:
-        calibrating = _calibration_seconds(run, device)
-        stored = _file_rates(run, device)
+        calibrating, saved = _calibration_seconds(run, device)
+        stored = _file_rates(run, saved, device)
     decoder = held.decoder(job.seq_len, device)
     states = torch.randn(n_window, job.seq_len, shapes.embedding[1])
     states = states.to(device, compute_dtype(device))
@@ -81,15 +81,21 @@ def _windows(model: LayeredModel, job: Job) -> int:
     return max(1, min(job.batch_size, job.n_window, MOST_WORK // each))
 
 
-def _calibration_seconds(run: Run, device: torch.device) -> tuple[float, float, float]:
-    """`forward`, `observe`, `head`: without saving statistics, which follows all batches."""
+def _calibration_seconds(
+    run: Run, device: torch.device
+) -> tuple[tuple[float, float, float], float]:
+    """`forward`, `observe`, `head`, without saving statistics, which follows all batches.
+
+    And the seconds of saving a layer's.
+    """
     n_layer, n_token = len(run.decoder.layers), run.calibration.tokens.numel()
     steps = (partial(forward_layer, run, 0), partial(observe_layer, run, 0),
              partial(observe_head, run, n_layer))  # fmt: skip
     forward, observe, head = (steady(step, device) for step in steps)
-    observe -= steady(_saving(run, layer_part(0)), device)
-    head -= steady(_saving(run, HEAD), device)
-    return forward / n_token, max(0.0, observe) / n_token, max(0.0, head) / n_token
+    saved = steady(_saving(run, layer_part(0)), device)
+    observe, head = observe - saved, head - steady(_saving(run, HEAD), device)
+    passes = (forward / n_token, max(0.0, observe) / n_token, max(0.0, head) / n_token)
+    return passes, saved
 
 
 def _saving(run: Run, part: str) -> Callable[[], None]:
@@ -102,8 +108,8 @@ def _statistics(run: Run, part: str) -> dict[str, Tensor]:
     return found
 
 
-def _file_rates(run: Run, device: torch.device) -> tuple[float, float]:
-    """`save` and `load`, of a layer's statistics."""
+def _file_rates(run: Run, saved: float, device: torch.device) -> tuple[float, float]:
+    """`save` and `load`, of a layer's statistics, which took `saved` seconds to save."""
     part = layer_part(0)
     n_byte = sum(each.nbytes for each in _statistics(run, part).values())
 
@@ -111,7 +117,7 @@ def _file_rates(run: Run, device: torch.device) -> tuple[float, float]:
         for each in _statistics(run, part).values():
             each.to(device).sum()  # a file is read when it is looked at
 
-    return steady(_saving(run, part), device) / n_byte, steady_alone(load, device) / n_byte
+    return saved / n_byte, steady_alone(load, device) / n_byte
 
 
 @contextmanager

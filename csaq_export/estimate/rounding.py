@@ -16,7 +16,7 @@ from csaq_export.quantize.descent import GROUP
 from csaq_export.quantize.encode import encode
 from csaq_export.quantize.float_bytes import FLOAT_TYPES
 from csaq_export.quantize.grid_format import GRID_FORMATS
-from csaq_export.quantize.guided import Guide, encode_by, guides, rows_at_once
+from csaq_export.quantize.guided import Guide, encode_by, guides, rows_at_once, takes_turns
 from csaq_export.quantize.packed import Packed
 from csaq_export.sensitivity import Sensitivity, Term, shrunk
 from csaq_runtime.formats import LAYOUTS, GGMLType
@@ -25,8 +25,6 @@ from csaq_runtime.formats import LAYOUTS, GGMLType
 NARROW = 256
 # Columns of which factors are tried; those of wider curvatures follow from two trials.
 FEW_COLUMNS, MORE_COLUMNS = 512, 1280
-# Fewer rows are tried twice in a turn, for seconds of one short trial scatter.
-STEADY_ROWS = 512
 _N_TOKEN = 1000.0
 
 
@@ -46,9 +44,7 @@ def rounding_work(
     found = Work()
     for n, rows in ((full, most), (1, rest)):
         if n and rows:
-            part = _narrow_part(ggml_type, (rows, n_col), n_sweep, device, n_worker)
-            part += Work(free=_wide_part(ggml_type, (rows, n_col), n_sweep, device))
-            found += part.times(n)
+            found += _part(ggml_type, (rows, n_col), n_sweep, device, n_worker).times(n)
     return found
 
 
@@ -59,8 +55,7 @@ def _hindered(ggml_type: GGMLType, n_row: int, n_worker: int, device: torch.devi
     curvature = _curvature(NARROW, device)
     guide = Guide(rows, curvature, curvature.triu())
     _warm(ggml_type, device)
-    n_each = 2 if n_row < STEADY_ROWS else 1
-    return slowdown(lambda: encode_by(weight, ggml_type, (guide,), 0), n_each, n_worker, device)
+    return slowdown(lambda: encode_by(weight, ggml_type, (guide,), 0), n_worker, device)
 
 
 @cache
@@ -101,24 +96,24 @@ def _float_rate(device: torch.device) -> float:
     return steady_alone(lambda: encode(weight, GGMLType.F16), device) / weight.numel()
 
 
-def _narrow_part(
+def _part(
     ggml_type: GGMLType, shape: tuple[int, int], n_sweep: int, device: torch.device, n_worker: int
 ) -> Work:
-    """Rows that are rounded together, a super-block of columns after the other.
-
-    What waiting for each other adds depends on the number of operations, which is that of
-    related types, and not on how long they take.
-    """
+    """Rows that are rounded together."""
     n_row, n_col = shape
+    wide = _wide_part(ggml_type, shape, n_sweep, device)
     width = min(NARROW, n_col)
-    alike = _alike(ggml_type)
-    more = _hindered(alike, n_row, n_worker, device) - 1
-    alone = _narrow(ggml_type, n_row, width, device)
-    waiting = more * _narrow(alike, n_row, NARROW, device) * width / NARROW if more > 0 else 0.0
+    swept = 0.0
     if n_sweep and ggml_type not in GRID_FORMATS:
-        swept = n_sweep * _sweep(n_row, width, device)
-        alone, waiting = alone + swept, waiting + more * swept
-    return Work(rounding=alone, waiting=waiting).times(n_col / width)
+        swept = _swept(n_row, width, n_sweep, device)
+    narrow = (_narrow(ggml_type, n_row, width, device) + swept) * n_col / width
+    if takes_turns(ggml_type, n_row):
+        return Work(rounding=narrow + wide, waiting=(n_worker - 1) * (narrow + wide))
+    more = _hindered(_alike(ggml_type), n_row, n_worker, device) - 1
+    # What waiting for each other adds depends on the number of operations, which is that of
+    # related types, and not on how long they take.
+    alike = _narrow(_alike(ggml_type), n_row, NARROW, device) * n_col / NARROW if more else 0.0
+    return Work(wide, narrow, more * (alike + swept * n_col / width))
 
 
 def _alike(ggml_type: GGMLType) -> GGMLType:
@@ -154,10 +149,10 @@ def _narrow(ggml_type: GGMLType, n_row: int, width: int, device: torch.device) -
 
 
 @cache
-def _sweep(n_row: int, width: int, device: torch.device) -> float:
-    """Seconds of a sweep of descent on `width` columns: types differ little."""
+def _swept(n_row: int, width: int, n_sweep: int, device: torch.device) -> float:
+    """Seconds of sweeps of descent on `width` columns: types differ little."""
     alike = GGMLType.Q8_0 if width % NARROW else GGMLType.Q4_K
-    swept = _encoding(alike, (n_row, width), 1, device)
+    swept = _encoding(alike, (n_row, width), n_sweep, device)
     return max(0.0, swept - _narrow(alike, n_row, width, device))
 
 

@@ -30,5 +30,5 @@ def text_stage(folder: Path, job: Job, shapes: Shapes) -> Stage:
     each = max(0.0, timed_alone(more, CPU) - timed_alone(few, CPU)) / (MORE_TOKENS - FEW_TOKENS)
     n_batch = -(-n_window // WINDOWS_AT_ONCE)
     n_core = min(torch.get_num_threads(), n_batch)
-    found = n_batch * job.seq_len * each * slowdown(more, 1, n_core, CPU) / n_core
+    found = n_batch * job.seq_len * each * slowdown(more, n_core, CPU) / n_core
     return Stage("write text", found, whole_bytes(shapes, 0), 8 * n_window * job.seq_len)

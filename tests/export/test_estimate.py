@@ -1,6 +1,8 @@
 """Estimates follow what the stages do: linear in the text, by stages that the request has."""
 
+import itertools
 from dataclasses import replace
+from threading import BrokenBarrierError
 
 import pytest
 import torch
@@ -27,6 +29,7 @@ from csaq_export.guidance import Calibrating
 from csaq_export.layered_model import open_layered
 from csaq_export.pipeline import Conversion, plan
 from csaq_export.source import open_model
+from csaq_runtime.errors import ResourceError
 from csaq_runtime.formats import GGMLType
 from tests.export.models import TEXT, save_folder
 
@@ -134,11 +137,23 @@ def test_workers_wait_for_each_other_as_far_as_both_round():
 
 
 def test_threads_that_take_turns_are_slower():
-    python = slowdown(lambda: sum(range(300_000)), 2, 2, CPU)
+    python = slowdown(lambda: sum(range(600_000)), 2, CPU)
     assert 1.0 <= python <= 2 * MOST_SLOWDOWN
-    assert slowdown(lambda: None, 1, 1, CPU) == 1.0
+    assert slowdown(lambda: None, 1, CPU) == 1.0
     if torch.get_num_threads() > 1:
         assert python > 1.2
+
+
+@pytest.mark.skipif(torch.get_num_threads() == 1, reason="one core: no trial side by side")
+def test_a_trial_that_fails_ends_those_beside_it():
+    turns = itertools.count()
+
+    def fails_once():
+        if next(turns) == 0:
+            raise ResourceError("no room")
+
+    with pytest.raises((ResourceError, BrokenBarrierError)):
+        slowdown(fails_once, 2, CPU)
 
 
 def test_a_stage_pays_for_memory_and_files_beyond_what_was_there_before(monkeypatch):
