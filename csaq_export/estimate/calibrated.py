@@ -32,9 +32,6 @@ from csaq_export.footprint import (
 )
 from csaq_export.layered_model import LayeredModel
 
-# Of a file whose parts are ready.
-SECONDS_PER_BYTE = 1e-9
-
 
 def estimate_calibrated(
     folder: Path, model: LayeredModel, job: Job, device: torch.device
@@ -48,7 +45,7 @@ def estimate_calibrated(
     stages.append(round_stage(setting))
     stages += [compare_stage(setting)] if job.n_other else []
     stages += [tune_stage(setting)] if job.n_step else []
-    stages.append(_write(setting))
+    stages.append(_write(setting, stages[-1]))
     return Estimate(str(device), with_first_touch(stages, device))
 
 
@@ -76,8 +73,13 @@ def _placed_seconds(setting: Setting, kept: int) -> float:
     return setting.trial.place * n_weight
 
 
-def _write(setting: Setting) -> Stage:
-    job = setting.job
+def _write(setting: Setting, before: Stage) -> Stage:
+    """Matrices go from one file into another; the process still has about half of what it took."""
+    job, trial = setting.job, setting.trial
+    seconds = (trial.load + trial.save) * job.out_bytes
     rounded = setting.packed_bytes((*job.matrices, *job.others))
     disk = setting.statistics_bytes + rounded + job.out_bytes
-    return Stage("write", SECONDS_PER_BYTE * job.out_bytes, PROCESS_BYTES["cpu"], disk)
+    memory = PROCESS_BYTES["cpu"]
+    if setting.device.type == "cpu":
+        memory += max(0, before.memory - memory) // 2
+    return Stage("write", seconds, memory, disk)
