@@ -5,7 +5,7 @@ import torch
 from csaq_export.estimate.clock import timed_threads
 from csaq_export.estimate.stage import Estimate, Stage
 from csaq_export.plan import Plan, TensorPlan
-from csaq_export.quantize import encode
+from csaq_export.quantize.encode import CHUNK, encode
 from csaq_export.weight import CHUNK_WEIGHTS
 from csaq_runtime.formats import GGMLType
 
@@ -13,22 +13,26 @@ from csaq_runtime.formats import GGMLType
 PROCESS_BYTES = 410 << 20
 # Float32 copies of a chunk of rows that reading, checking and encoding hold.
 CHUNK_COPIES = 6
-TRIAL_WEIGHTS = 1 << 18
 N_TRIAL = 5
 """The shortest counts: single ones scatter by a factor of two on an idle machine."""
 
 
 def estimate_plain(plan: Plan) -> Estimate:
     """From the types of the plan: a few rows per type go through the encoder; no weight is read."""
-    rates: dict[GGMLType, float] = {}
+    rates: dict[tuple[GGMLType, int], float] = {}
     encoded = [tensor for tensor in plan.tensors if tensor.type != tensor.weight.type]
     for tensor in sorted(encoded, key=_n_weight, reverse=True):
-        if tensor.type not in rates:
-            rates[tensor.type] = _rate(tensor)
-    seconds = sum(_n_weight(tensor) * rates[tensor.type] for tensor in encoded)
+        if _kind(tensor) not in rates:
+            rates[_kind(tensor)] = _rate(tensor)
+    seconds = sum(_n_weight(tensor) * rates[_kind(tensor)] for tensor in encoded)
     largest = max(map(_n_weight, plan.tensors))
     memory = PROCESS_BYTES + 4 * CHUNK_COPIES * min(largest, CHUNK_WEIGHTS)
     return Estimate("cpu", (Stage("convert", seconds, memory, plan.n_bytes),))
+
+
+def _kind(tensor: TensorPlan) -> tuple[GGMLType, int]:
+    """Type, and chunks that are encoded side by side."""
+    return tensor.type, min(torch.get_num_threads(), -(-_n_weight(tensor) // CHUNK))
 
 
 def _n_weight(tensor: TensorPlan) -> int:
@@ -37,8 +41,8 @@ def _n_weight(tensor: TensorPlan) -> int:
 
 def _rate(tensor: TensorPlan) -> float:
     """Seconds per weight of encoding rows of the tensor's width."""
-    weight = tensor.weight
-    n_row = max(1, min(weight.n_row, TRIAL_WEIGHTS // weight.n_col))
+    weight, (_, n_chunk) = tensor.weight, _kind(tensor)
+    n_row = max(1, min(weight.n_row, n_chunk * (CHUNK // weight.n_col)))
     values = torch.randn(n_row, weight.n_col, generator=torch.Generator().manual_seed(0))
     encode(values, tensor.type)
     found = [timed_threads(lambda: encode(values, tensor.type)) for _ in range(N_TRIAL)]

@@ -19,7 +19,7 @@ from csaq_runtime.formats import LAYOUTS, GGMLType, row_bytes
 ENCODABLE = frozenset({*FLOAT_TYPES, *CODE_FORMATS, *GRID_FORMATS})
 
 # Weights in work at a time: small enough for the caches, which the search passes over often.
-_CHUNK = 1 << 18
+CHUNK = 1 << 18
 _DEVICE_CHUNK = 1 << 24
 
 
@@ -39,7 +39,7 @@ def encode(
     weight = weight.detach()
     n_byte = row_bytes(ggml_type, weight.shape[1])
     out = torch.empty(weight.shape[0], n_byte, dtype=torch.uint8, device=weight.device)
-    chunk = _CHUNK if weight.device.type == "cpu" else _DEVICE_CHUNK
+    chunk = CHUNK if weight.device.type == "cpu" else _DEVICE_CHUNK
     n_row_chunk = max(1, chunk // max(1, weight.shape[1]))
     starts = range(0, weight.shape[0], n_row_chunk)
 

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from threading import BrokenBarrierError
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from csaq_export.estimate import (
     estimate_conversion,
     estimate_plain,
     first_touch,
+    plain,
     rounding,
     text,
 )
@@ -28,6 +30,7 @@ from csaq_export.footprint import PROCESS_BYTES
 from csaq_export.guidance import Calibrating
 from csaq_export.layered_model import open_layered
 from csaq_export.pipeline import Conversion, plan
+from csaq_export.quantize.encode import CHUNK
 from csaq_export.source import open_model
 from csaq_runtime.errors import ResourceError
 from csaq_runtime.formats import GGMLType
@@ -88,8 +91,8 @@ def test_the_job_has_the_windows_of_the_text_and_a_presets_types(folder, job):
 def test_stages_are_those_of_the_request(folder, job):
     names = ["calibrate", "measure types", "measure tensors", "round", "compare", "write"]
     assert list(stages(folder, job)) == names
-    plain = stages(folder, job, sized=False, n_other=0, n_step=10)
-    assert list(plain) == ["calibrate", "round", "tune", "write"]
+    preset = stages(folder, job, sized=False, n_other=0, n_step=10)
+    assert list(preset) == ["calibrate", "round", "tune", "write"]
     assert "write text" in stages(folder, job, sized=False, n_other=0, own_text=True)
 
 
@@ -177,3 +180,13 @@ def test_the_usual_time_counts_not_the_least(monkeypatch):
     monkeypatch.setattr(clock, "STEADY_TIMES", 5)
     seconds = iter([0.03, 0.01, 0.05, 0.02, 0.04])
     assert steady(lambda: None, CPU, lambda work, device: next(seconds)) == 0.03
+
+
+def test_a_matrix_is_tried_on_as_many_chunks_as_are_encoded_side_by_side(monkeypatch):
+    tried = []
+    monkeypatch.setattr(plain, "encode", lambda values, kind: tried.append(values.shape))
+    for n_row in (4096, 8):
+        weight = SimpleNamespace(n_row=n_row, n_col=1024)
+        plain._rate(SimpleNamespace(type=GGMLType.Q4_K, weight=weight))
+    n_chunk = min(torch.get_num_threads(), 16)
+    assert set(tried) == {(n_chunk * CHUNK // 1024, 1024), (8, 1024)}
