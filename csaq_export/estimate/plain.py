@@ -1,5 +1,7 @@
 """A plain conversion's Estimate: rows stream from the source through the encoder to the file."""
 
+from statistics import median
+
 import torch
 
 from csaq_export.estimate.clock import timed_threads
@@ -13,8 +15,10 @@ from csaq_runtime.formats import GGMLType
 PROCESS_BYTES = 410 << 20
 # Float32 copies of a chunk of rows that reading, checking and encoding hold.
 CHUNK_COPIES = 6
-N_TRIAL = 5
-"""The shortest counts: single ones scatter by a factor of two on an idle machine."""
+# Chunks per thread, as far as a matrix has them: of one each, the last would be waited for longer.
+CHUNKS_EACH = 2
+N_TRIAL = 3
+"""The median counts: single ones scatter by a factor of two on an idle machine."""
 
 
 def estimate_plain(plan: Plan) -> Estimate:
@@ -31,8 +35,9 @@ def estimate_plain(plan: Plan) -> Estimate:
 
 
 def _kind(tensor: TensorPlan) -> tuple[GGMLType, int]:
-    """Type, and chunks that are encoded side by side."""
-    return tensor.type, min(torch.get_num_threads(), -(-_n_weight(tensor) // CHUNK))
+    """Type, and rows that are encoded side by side: few take as long as some more."""
+    weight, n_chunk = tensor.weight, CHUNKS_EACH * torch.get_num_threads()
+    return tensor.type, max(1, min(weight.n_row, n_chunk * (CHUNK // weight.n_col)))
 
 
 def _n_weight(tensor: TensorPlan) -> int:
@@ -41,9 +46,9 @@ def _n_weight(tensor: TensorPlan) -> int:
 
 def _rate(tensor: TensorPlan) -> float:
     """Seconds per weight of encoding rows of the tensor's width."""
-    weight, (_, n_chunk) = tensor.weight, _kind(tensor)
-    n_row = max(1, min(weight.n_row, n_chunk * (CHUNK // weight.n_col)))
-    values = torch.randn(n_row, weight.n_col, generator=torch.Generator().manual_seed(0))
-    encode(values, tensor.type)
-    found = [timed_threads(lambda: encode(values, tensor.type)) for _ in range(N_TRIAL)]
-    return min(found) / values.numel()
+    ggml_type, n_row = _kind(tensor)
+    shape = n_row, tensor.weight.n_col
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    encode(values, ggml_type)
+    found = [timed_threads(lambda: encode(values, ggml_type)) for _ in range(N_TRIAL)]
+    return median(found) / values.numel()

@@ -185,8 +185,8 @@ def test_the_usual_time_counts_not_the_least(monkeypatch):
 def test_a_matrix_is_tried_on_as_many_chunks_as_are_encoded_side_by_side(monkeypatch):
     tried = []
     monkeypatch.setattr(plain, "encode", lambda values, kind: tried.append(values.shape))
-    for n_row in (4096, 8):
+    for n_row in (1 << 18, 8):
         weight = SimpleNamespace(n_row=n_row, n_col=1024)
         plain._rate(SimpleNamespace(type=GGMLType.Q4_K, weight=weight))
-    n_chunk = min(torch.get_num_threads(), 16)
+    n_chunk = plain.CHUNKS_EACH * torch.get_num_threads()
     assert set(tried) == {(n_chunk * CHUNK // 1024, 1024), (8, 1024)}
