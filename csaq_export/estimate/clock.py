@@ -39,8 +39,8 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def timed_threads(work: Callable[[], object]) -> float:
-    """Seconds on the clock of `work` that starts threads of its own, on a CPU.
+def timed_threads(work: Callable[[], object], _device: torch.device) -> float:
+    """Seconds on the clock of `work` that starts threads of its own, on a CPU, for `steady`.
 
     What else runs on the machine makes it no longer than its threads one after the other.
     """

@@ -1,10 +1,10 @@
 """A plain conversion's Estimate: rows stream from the source through the encoder to the file."""
 
-from statistics import median
+from functools import partial
 
 import torch
 
-from csaq_export.estimate.clock import timed_threads
+from csaq_export.estimate.clock import steady, timed_threads
 from csaq_export.estimate.stage import Estimate, Stage
 from csaq_export.plan import Plan, TensorPlan
 from csaq_export.quantize.encode import CHUNK, encode
@@ -17,13 +17,12 @@ PROCESS_BYTES = 410 << 20
 CHUNK_COPIES = 6
 # Chunks per thread, as far as a matrix has them: of one each, the last would be waited for longer.
 CHUNKS_EACH = 2
-N_TRIAL = 3
-"""The median counts: single ones scatter by a factor of two on an idle machine."""
+CPU = torch.device("cpu")
 
 
 def estimate_plain(plan: Plan) -> Estimate:
     """From the types of the plan: a few rows per type go through the encoder; no weight is read."""
-    rates: dict[tuple[GGMLType, int], float] = {}
+    rates: dict[tuple[GGMLType, int, int], float] = {}
     encoded = [tensor for tensor in plan.tensors if tensor.type != tensor.weight.type]
     for tensor in sorted(encoded, key=_n_weight, reverse=True):
         if _kind(tensor) not in rates:
@@ -34,10 +33,11 @@ def estimate_plain(plan: Plan) -> Estimate:
     return Estimate("cpu", (Stage("convert", seconds, memory, plan.n_bytes),))
 
 
-def _kind(tensor: TensorPlan) -> tuple[GGMLType, int]:
-    """Type, and rows that are encoded side by side: few take as long as some more."""
-    weight, n_chunk = tensor.weight, CHUNKS_EACH * torch.get_num_threads()
-    return tensor.type, max(1, min(weight.n_row, n_chunk * (CHUNK // weight.n_col)))
+def _kind(tensor: TensorPlan) -> tuple[GGMLType, int, int]:
+    """Type, and rows and columns that are encoded side by side."""
+    n_row, n_col = tensor.weight.n_row, tensor.weight.n_col
+    n_chunk = CHUNKS_EACH * torch.get_num_threads()
+    return tensor.type, max(1, min(n_row, n_chunk * (CHUNK // n_col))), n_col
 
 
 def _n_weight(tensor: TensorPlan) -> int:
@@ -46,9 +46,6 @@ def _n_weight(tensor: TensorPlan) -> int:
 
 def _rate(tensor: TensorPlan) -> float:
     """Seconds per weight of encoding rows of the tensor's width."""
-    ggml_type, n_row = _kind(tensor)
-    shape = n_row, tensor.weight.n_col
+    ggml_type, *shape = _kind(tensor)
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    encode(values, ggml_type)
-    found = [timed_threads(lambda: encode(values, ggml_type)) for _ in range(N_TRIAL)]
-    return median(found) / values.numel()
+    return steady(partial(encode, values, ggml_type), CPU, timed_threads) / values.numel()
